@@ -3,7 +3,6 @@
 package loader
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -13,8 +12,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 
-	"replypath/loader/hostsettings"
-	"replypath/loader/pins"
 	"replypath/loader/status"
 	"replypath/test/await"
 	"replypath/test/host"
@@ -143,7 +140,6 @@ func TestStatusNamesTheRenamed(t *testing.T) {
 			b.addEth2(0)
 			b.setRPFilter("eth2", 1)
 			r := b.start(byClsact)
-			b.repairByDoctor("net.ipv4.conf.eth2.arp_ignore", "1")
 			if !daemon {
 				r.stop()
 			}
@@ -170,27 +166,4 @@ func TestStatusNamesTheRenamed(t *testing.T) {
 			b.wantRPFilter("when all is undone by hand", "eth3", "1")
 		})
 	}
-}
-
-// repairByDoctor makes a change that `replypath doctor --fix` could have made.
-func (b *server) repairByDoctor(key, value string) {
-	b.Helper()
-	b.inside(func() error {
-		change, err := hostsettings.Plan(key, value)
-		if err != nil {
-			return err
-		}
-		journal, err := pins.OwnRepairs(b.dir)
-		if err != nil {
-			return err
-		}
-		link := b.linkOf(hostsettings.InterfaceOf(key)).Attrs()
-		record := pins.RepairRecord{Name: link.Name, MAC: link.HardwareAddr.String(), SysctlRecord: pins.SysctlRecord{
-			Interface: change.Interface, Key: key, Before: change.Before, After: change.After,
-		}}
-		namespace, err := pins.CurrentNamespace()
-		await.Must(b.T, err)
-		repairs := &pins.Repairs{Namespace: namespace, Sysctls: []pins.RepairRecord{record}}
-		return errors.Join(journal.Write(repairs), change.Make(), journal.Close())
-	})
 }

@@ -122,9 +122,6 @@ func (l start) openJournal() (err error) {
 	if err := datapath.Settle(l.dir); err != nil {
 		return err
 	}
-	if _, err := pins.ReadRepairs(l.options.PinDir); err != nil {
-		return err
-	}
 	if !l.fresh {
 		l.tx.OnAbort(func() error { return l.journal.Write(before) })
 	}
@@ -203,7 +200,6 @@ func (l start) watchHost() error {
 	l.tx.OnAbort(func() error { l.stopEvents(); return nil })
 	l.rules.Begin()
 	l.tx.OnAbort(func() error { l.rules.End(); return nil })
-	l.table.Keep(&l.state.Announced)
 	if err := l.table.Begin(); err != nil {
 		return err
 	}

@@ -11,14 +11,14 @@ import (
 	"replypath/cmd/replypath/cli"
 )
 
-var shells = []string{"bash", "fish", "powershell", "zsh"}
+var shells = []string{"bash", "fish", "zsh"}
 
 func newCompletion(a *cli.App) *cobra.Command {
 	return &cobra.Command{
 		Use:   "completion SHELL",
 		Short: "Write the completion script of a shell",
 		Long: `Write the script that completes the commands, flags and values of replypath in bash,
-fish, powershell or zsh. To load it at once:
+fish or zsh. To load it at once:
 
   bash  source <(replypath completion bash)
   fish  replypath completion fish | source
@@ -42,8 +42,6 @@ func writeCompletion(root *cobra.Command, shell string, w io.Writer) error {
 		return root.GenBashCompletionV2(w, true)
 	case "fish":
 		return root.GenFishCompletion(w, true)
-	case "powershell":
-		return root.GenPowerShellCompletionWithDesc(w)
 	case "zsh":
 		return root.GenZshCompletion(w)
 	}

@@ -54,9 +54,8 @@ func fakeHost() host {
 		trace:   fakeTrace,
 		probe:   func(peer, _ netip.Addr) (show.Probe, error) { return fakeProbe{peer}, nil },
 		top:     func(dir string, o flows.Order, limit int) top.Look { return fakehost.Top(dir, o, limit) },
-		examine: func(o doctor.Options) ([]doctor.Finding, error) { return fakeFindings(o, false) },
+		examine: fakeFindings,
 		plan:    fakePlan,
-		fix:     func(o doctor.Options) ([]doctor.Finding, error) { return fakeFindings(o, true) },
 	}
 }
 
@@ -215,9 +214,9 @@ func healthyStatus(s *status.Status, mixed bool) *status.Status {
 	return s
 }
 
-// fakeFindings are those of a host that can be mended, of one that cannot (fakehost.WatchedDir), and of one where
-// nothing is left to be done (fakehost.LonelyDir).
-func fakeFindings(o doctor.Options, fix bool) ([]doctor.Finding, error) {
+// fakeFindings are those of a host with an error, of one with two (fakehost.WatchedDir), and of one where nothing is
+// left to be done (fakehost.LonelyDir).
+func fakeFindings(o doctor.Options) ([]doctor.Finding, error) {
 	if o.PinDir == fakehost.ForeignDir {
 		return nil, fakehost.DirError(fakehost.ForeignDir)
 	}
@@ -227,13 +226,6 @@ func fakeFindings(o doctor.Options, fix bool) ([]doctor.Finding, error) {
 	strict := doctor.Finding{
 		Check: "rp-filter", Severity: doctor.Error, Interface: new("eth1"),
 		Found: "rp_filter of eth1 is strict (all 0, device 1)", Fix: new("sysctl -w net.ipv4.conf.eth1.rp_filter=2"),
-		Automatic: true,
-	}
-	if fix {
-		strict = doctor.Finding{
-			Check: "rp-filter", Severity: doctor.OK, Interface: new("eth1"),
-			Found: "rp_filter: all 0, device 2, effective 2", Fixed: true,
-		}
 	}
 	gateway := doctor.Finding{
 		Check: "gateway", Severity: doctor.Error, Interface: new("eth0"), Found: "gateway 10.3.0.1 is failed",
@@ -245,10 +237,10 @@ func fakeFindings(o doctor.Options, fix bool) ([]doctor.Finding, error) {
 		Inspect: new("ip rule show"),
 	}
 	// What is in order and somebody's is shown, too.
-	calicos := doctor.Finding{
-		Check: "reverse-path-rules", Severity: doctor.OK,
-		Found:   "ip raw cali-rpf, rule 7: drops packets with a mark of Calico only, whose route back leads by another interface than they arrived by",
-		Inspect: new("nft --handle list chain ip raw cali-rpf"), Owner: new("Calico"),
+	needed := doctor.Finding{
+		Check: "needless-rules", Severity: doctor.OK, Interface: new("eth1"),
+		Found:   "rule 101: from 10.4.0.0/24 lookup 101 proto 18 is needed: this host forwards, and 10.4.0.0/24 may be the source of what it forwards",
+		Inspect: new("ip rule show"), Owner: new("keepalived"),
 	}
 	eth0 := doctor.Finding{Check: "rp-filter", Severity: doctor.OK, Interface: new("eth0"), Found: "rp_filter: all 0, device 0, effective 0"}
 	switch o.PinDir {
@@ -257,7 +249,7 @@ func fakeFindings(o doctor.Options, fix bool) ([]doctor.Finding, error) {
 	case fakehost.LonelyDir:
 		return []doctor.Finding{eth0, mtu}, nil
 	}
-	return []doctor.Finding{strict, rules, calicos, eth0, mtu}, nil
+	return []doctor.Finding{strict, rules, needed, eth0, mtu}, nil
 }
 
 // fakeFlows is a table with one flow of each kind.

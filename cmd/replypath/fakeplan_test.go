@@ -36,8 +36,8 @@ func fakePlan(o plan.Options) (*plan.Plan, error) {
 	p.Originated = []plan.Originated{{Row: opened, Remedy: "host_model: strong of eth1; or a route to 10.9.0.0/24 via 10.4.0.1 dev eth1"}}
 	p.Rules = []plan.Rule{
 		{Rule: "rule 100: from 10.4.0.100 lookup 101", Kind: plan.KindRule, Verdict: checks.Needed, Connections: 12, Peers: []string{"10.9.0.0/24"},
-			Reason: "this host opened 3 connections from 10.4.0.100 in the 2 d watched; host_model: strong would send listed protocols by eth1; no known file makes it at boot"},
-		{Rule: "rule 5270: from all lookup 52", Kind: plan.KindRule, Verdict: checks.Foreign, Reason: "it is of Tailscale, for its own packets", Owner: new("Tailscale")},
+			Reason: "this host opened 3 connections from 10.4.0.100 in the 2 d watched; host_model: strong would send listed protocols by eth1"},
+		{Rule: "rule 1000: from all", Kind: plan.KindRule, Verdict: checks.Foreign, Reason: "it gives each VRF its table", Owner: new("the kernel's VRFs")},
 		{Rule: "rule 200: from 2001:db8:4::100 lookup 101", Kind: plan.KindRule, Verdict: checks.NotNeeded,
 			Reason: "once replypath enforces on all interfaces: replypath sends the replies, and this host opened nothing from 2001:db8:4::100 in the 2 d watched"},
 	}

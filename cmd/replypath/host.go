@@ -34,9 +34,8 @@ type host struct {
 	trace   show.Follow
 	probe   show.MakeProbe
 	top     topcommand.Watch
-	// examine and fix look at the host; see doctor.Examine and doctor.Fix.
-	examine, fix show.Examine
-	plan         show.MakePlan
+	examine show.Examine
+	plan    show.MakePlan
 }
 
 // thisHost returns what makes the commands work on this host. With an error, what is opened may be a nil pointer.
@@ -56,7 +55,6 @@ func thisHost() host {
 			return top.New(pinDir, o, limit).Look
 		},
 		examine: doctor.Examine,
-		fix:     doctor.Fix,
 		plan:    plan.Make,
 	}
 }

@@ -55,7 +55,7 @@ Exit codes:
 		show.NewExplain(a, h.explain),
 		show.NewTrace(a, h.trace, h.probe),
 		top.New(a, h.top),
-		show.NewDoctor(a, h.examine, h.fix),
+		show.NewDoctor(a, h.examine),
 		show.NewPlan(a, h.plan),
 		newVersion(a),
 		newCompletion(a),

@@ -21,8 +21,6 @@ import (
 	"replypath/loader/datapath"
 	"replypath/loader/discover/dump"
 	"replypath/loader/history"
-	"replypath/loader/hostsettings"
-	"replypath/loader/identity"
 	"replypath/loader/kernel"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
@@ -38,9 +36,8 @@ type Options struct {
 
 // Run takes away everything that was ever put on this host by way of the pin
 // directory: programs, pins, the device of the fallback routes, the qdiscs that
-// were added, and the changes of sysctls that still hold, those of `replypath
-// doctor --fix` included. It returns what it did, one line each, and goes on after
-// errors.
+// were added, and the changes of sysctls that still hold. It returns what it did,
+// one line each, and goes on after errors.
 //
 // It needs no complete journal and may be repeated. Where nothing is pinned, it
 // looks for filters that were left without their pins only, and the error is a
@@ -104,9 +101,6 @@ func detachStrays(options Options) (removed []string, err error) {
 // is not there, or that cannot be read, tells nothing: all that is found is taken for
 // what was left, unless it may be that of another directory.
 func readForDetach(options Options) (*pins.Journal, error) {
-	if _, err := pins.ReadRepairs(options.PinDir); errors.Is(err, pins.ErrForeignNamespace) {
-		return nil, err
-	}
 	journal, err := pins.ReadJournal(options.PinDir)
 	switch {
 	case errors.Is(err, pins.ErrForeignNamespace):
@@ -148,7 +142,7 @@ func (d *detacher) run() error {
 	if err != nil {
 		return errors.Join(err, d.dir.Close())
 	}
-	err = errors.Join(d.fallback(), d.neighbours(), d.programs(), d.sourceRepair(), d.qdiscs(), d.sysctls(), d.repairs(), d.history())
+	err = errors.Join(d.fallback(), d.neighbours(), d.programs(), d.sourceRepair(), d.qdiscs(), d.sysctls(), d.history())
 	if err != nil {
 		// The journal is still needed for the next try.
 		return errors.Join(err, d.dir.Close())
@@ -295,38 +289,4 @@ func (d *detacher) sysctls() error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// repairs takes back what `replypath doctor --fix` changed, and forgets it.
-func (d *detacher) repairs() error {
-	journal, err := pins.OwnExistingRepairs(d.dir.Path())
-	if journal == nil || err != nil {
-		return err
-	}
-	err = d.takeBack(journal)
-	return errors.Join(err, journal.Close())
-}
-
-func (d *detacher) takeBack(journal *pins.RepairsJournal) error {
-	repairs, err := journal.Read()
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for i := range repairs.Sysctls {
-		change, err := identity.Repaired(&repairs.Sysctls[i])
-		if change == nil || err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		restored, err := hostsettings.Restore(*change)
-		errs = append(errs, err)
-		if restored {
-			d.done("repair of sysctl %s, which is %s again", change.Key, change.Before)
-		}
-	}
-	if err := errors.Join(errs...); err != nil {
-		return err // the journal is still needed for the next try
-	}
-	return journal.Remove()
 }

@@ -22,7 +22,7 @@ import (
 
 // TestNotLookedAt: what may not be read is never in order, and keeps nothing else from being looked at.
 func TestNotLookedAt(t *testing.T) {
-	all := []string{snapshot.PartPins, snapshot.PartKernel, snapshot.PartGateways, snapshot.PartFirewall, snapshot.PartFlows, snapshot.PartHooks, snapshot.PartFiles, snapshot.PartTraffic}
+	all := []string{snapshot.PartPins, snapshot.PartKernel, snapshot.PartGateways, snapshot.PartFirewall, snapshot.PartFlows, snapshot.PartHooks, snapshot.PartTraffic}
 	used := map[string]bool{}
 	for name, parts := range needs {
 		if !slices.ContainsFunc(known, func(c check) bool { return c.name == name }) {
@@ -153,7 +153,7 @@ func TestContradiction(t *testing.T) {
 	cfg, err := config.Parse("replypath.yaml", []byte("interfaces:\n- name: \"eth*\"\n- {name: \"*2\", next_hop: last-hop}\n"))
 	await.Must(t, err)
 	examine := func() error {
-		_, err := Examine(Options{PinDir: filepath.Join(t.TempDir(), "pins"), Config: cfg, Root: t.TempDir()})
+		_, err := Examine(Options{PinDir: filepath.Join(t.TempDir(), "pins"), Config: cfg})
 		return err
 	}
 	await.Must(t, h.Do(examine))

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package doctor looks at a host for settings that break or weaken the reply
-// path, and mends those that can be mended without asking anybody. It never tells
-// anybody to change what somebody else made: it says what there is, and whose it is.
+// path, and changes none. It never tells anybody to change what somebody else
+// made: it says what there is, and whose it is.
 //
 // It first takes a snapshot of the network namespace (gather), with or without a
 // datapath in place; every check is a function of that snapshot alone.
@@ -52,7 +52,7 @@ func Examine(options Options) ([]Finding, error) {
 }
 
 // Status reads what the datapath of a pin directory does, and what is to be said of it. Nobody is asked anything, and nothing is
-// waited for. The error matches pins.ErrNone where nothing is pinned, see status.Read.
+// waited for. The error matches pins.ErrNone where nothing is pinned; the status then has what is to be said alone.
 func Status(pinDir string) (*status.Status, error) {
 	host, err := gather.Snapshot(Options{PinDir: pinDir, Quiet: true})
 	if err != nil {
@@ -62,8 +62,11 @@ func Status(pinDir string) (*status.Status, error) {
 	if s == nil {
 		s, err = status.Read(pinDir)
 	}
-	if e := host.Elsewhere; e != nil && errors.Is(err, pins.ErrNone) {
-		err = fmt.Errorf("%w in %s: %s", pins.ErrNone, pinDir, e)
+	if errors.Is(err, pins.ErrNone) {
+		s = &status.Status{PinDir: pins.Shown(pinDir)}
+		if e := host.Elsewhere; e != nil {
+			err = fmt.Errorf("%w in %s: %s", pins.ErrNone, pinDir, e)
+		}
 	}
 	if s != nil {
 		s.Health = finding.HealthOf(Judge(host))

@@ -97,7 +97,7 @@ func (t *Table) Neighbour(seen nexthop.Gateway) (isGateway, recorded bool) {
 		return false, false
 	}
 	seen.IPv4, seen.IPv6, seen.Main, seen.Reach4, seen.Reach6 = g.IPv4, g.IPv6, g.Main, g.Reach4, g.Reach6
-	seen.Sources, seen.Announced = g.Sources, g.Announced
+	seen.Sources = g.Sources
 	wasHeld, wasBridged := g.isHeld(), g.isBridged()
 	counted := t.host.noteDeletion(g, seen)
 	t.observe(g, seen)

@@ -83,16 +83,11 @@ func (l *Resolver) isSame(now *netlink.LinkAttrs, before string) (same, known bo
 // Present returns what was changed by the name that the sysctl has now, nil where it went
 // with its interface.
 func (l *Resolver) Present(r pins.SysctlRecord) (*hostsettings.Change, error) {
-	return present(r, func() (string, error) { return l.NameOf(r.Interface, hostsettings.InterfaceOf(r.Key)) })
-}
-
-// present asks for the name of an interface where the sysctl is that of one.
-func present(r pins.SysctlRecord, name func() (string, error)) (*hostsettings.Change, error) {
 	change := changeOf(r)
 	if r.Interface == 0 {
 		return &change, nil
 	}
-	now, err := name()
+	now, err := l.NameOf(r.Interface, hostsettings.InterfaceOf(r.Key))
 	if now == "" || err != nil {
 		return nil, err
 	}

@@ -33,8 +33,6 @@ const (
 	KindNeighbour
 	// KindSysctl: rp_filter or forwarding was written.
 	KindSysctl
-	// KindAnnounced: a router has announced a prefix.
-	KindAnnounced
 	// KindLost: events were dropped; whatever they were about has to be read
 	// anew.
 	KindLost
@@ -62,8 +60,6 @@ type Event struct {
 	// neighbour. IPv4 and IPv6 are not set; the state of one that was deleted is
 	// StateNone.
 	Neighbour Gateway
-	// Announced is what was (KindAnnounced).
-	Announced Announced
 	// Err says why events were lost.
 	Err error
 }
@@ -107,8 +103,6 @@ func reader(messageType uint16) (int, func(syscall.NetlinkMessage) (Event, bool)
 		return unix.SizeofNdMsg, neighbourEvent
 	case unix.RTM_NEWNETCONF:
 		return sizeofNetconfmsg, netconfEvent
-	case unix.RTM_NEWNDUSEROPT:
-		return sizeofNduseroptmsg, announcedEvent
 	}
 	return 0, nil
 }
@@ -173,15 +167,6 @@ func neighbourEvent(m syscall.NetlinkMessage) (Event, bool) {
 		g.Requested = g.State == StateFailed && m.Header.Pid != 0
 	}
 	return Event{Kind: KindNeighbour, Interface: n.LinkIndex, Neighbour: g}, true
-}
-
-// announcedEvent leaves out the other options of advertisements.
-func announcedEvent(m syscall.NetlinkMessage) (Event, bool) {
-	device, a, err := parseAnnounced(m.Data)
-	if err != nil {
-		return lost(m, err.Error()), true
-	}
-	return Event{Kind: KindAnnounced, Interface: device, Announced: a}, device != 0
 }
 
 // netconfEvent picks the messages about rp_filter and forwarding. The index is negative for

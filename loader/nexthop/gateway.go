@@ -36,8 +36,6 @@ type Gateway struct {
 	// Sources are those whose packets the IPv6 default routes by it take (RTA_SRC), ::/0 for everybody's; nil where all take
 	// everybody's.
 	Sources []netip.Prefix
-	// Announced are the prefixes that it has announced as a router (RFC 4861), as far as they are valid.
-	Announced []netip.Prefix
 	// Main tells that a route of the main table leads by it.
 	Main bool
 }

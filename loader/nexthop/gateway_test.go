@@ -3,9 +3,6 @@
 package nexthop
 
 import (
-	"bytes"
-	"encoding/binary"
-	"errors"
 	"net"
 	"net/netip"
 	"testing"
@@ -13,11 +10,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"replypath/loader/config"
 	testawait "replypath/test/await"
-	"replypath/test/topology"
 )
 
 var equalAddr = cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
@@ -156,29 +151,31 @@ addr add 10.2.0.7/24 dev eth1
 	check(t, p.gateways(t, config.Interface{Name: "eth0"}), bare(p.eth0.Index, "fe80::1", 6))
 }
 
-// advertise sends a router advertisement (RFC 4861, 4.2) with options.
-func advertise(t *testing.T, from *topology.Interface, source netip.Addr, options ...[]byte) {
-	t.Helper()
-	err := from.Host.Do(func() error {
-		fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_ICMPV6)
-		if err != nil {
-			return err
-		}
-		defer unix.Close(fd)
-		advertisement := []byte{134, 0, 0, 0, 64, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
-		binary.BigEndian.PutUint16(advertisement[6:], 1800) // lifetime in seconds
-		advertisement = append(advertisement, bytes.Join(options, nil)...)
-		return errors.Join(
-			unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, 255),
-			unix.Bind(fd, &unix.SockaddrInet6{Addr: source.As16(), ZoneId: uint32(from.Index)}),
-			unix.Sendto(fd, advertisement, 0, &unix.SockaddrInet6{
-				Addr: netip.IPv6LinkLocalAllNodes().As16(), ZoneId: uint32(from.Index),
-			}),
-		)
-	})
-	if err != nil {
-		t.Fatalf("send a router advertisement: %v", err)
+// TestSources: whose packets the default routes by a gateway take, in any table, as far as they do not take
+// everybody's.
+func TestSources(t *testing.T) {
+	p := newPair(t)
+	for _, route := range []string{
+		"default via 2001:db8:1::1",
+		"default from 2001:db8:1::/64 via 2001:db8:1::2",
+		"default from 2001:db8:7::/64 via 2001:db8:1::3 table 7",
+		"default via 2001:db8:1::3 metric 7",
+		"2001:db8:50::/48 from 2001:db8:8::/64 via 2001:db8:1::3",
+	} {
+		ip(t, p.server, "-6 route add "+route)
 	}
+	ip(t, p.server, "-6 rule add prio 40000 table 7")
+	got := make(map[string][]string)
+	for _, g := range p.gateways(t) {
+		got[g.Address.String()] = nil
+		for _, s := range g.Sources {
+			got[g.Address.String()] = append(got[g.Address.String()], s.String())
+		}
+	}
+	want := map[string][]string{
+		"2001:db8:1::1": nil, "2001:db8:1::2": {"2001:db8:1::/64"}, "2001:db8:1::3": {"::/0", "2001:db8:7::/64"},
+	}
+	testawait.Same(t, "sources", want, got)
 }
 
 func TestGatewayStates(t *testing.T) {

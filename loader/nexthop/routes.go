@@ -47,7 +47,6 @@ func Find(nl *netlink.Handle, managed []discover.Interface, t *Table) (Routers, 
 	found.addDefaults(hops)
 	found.Covered = t.known.networks.covered(managed)
 	found.Gateways, err = resolveAll(nl, managed, hops, t.known.reaches, rules)
-	t.tellAnnounced(found.Gateways)
 	return found, err
 }
 

@@ -13,7 +13,6 @@ import (
 
 	"replypath/loader/discover"
 	"replypath/loader/discover/dump"
-	"replypath/loader/pins"
 )
 
 // Table is what of the host's routes matters: a few values, of perhaps a million routes. It follows the changes. What a
@@ -30,22 +29,6 @@ type Table struct {
 	begun *reading   // nil: none
 	read  time.Time  // when it was last
 	took  time.Duration
-
-	announced *announcements
-}
-
-// Keep has what routers announce kept in a journal, of an earlier process as well. It comes before all else.
-func (t *Table) Keep(journal *[]pins.AnnouncedRecord) { t.announced = (*announcements)(journal) }
-
-// tellAnnounced fills in what gateways have announced.
-func (t *Table) tellAnnounced(gateways []Gateway) {
-	if t.announced == nil {
-		return
-	}
-	t.announced.forget(time.Now())
-	for n := range gateways {
-		gateways[n].Announced = t.announced.by(gateways[n].Interface, gateways[n].Address)
-	}
 }
 
 // knowledge is what the routes tell.
@@ -249,17 +232,12 @@ func (t *Table) IsDue() bool { return t.must || t.known == nil }
 // changed MayBeWrong tells. It asks which interfaces are managed, by index.
 func (t *Table) Note(e *Event, isManaged func(int) bool) (look bool) {
 	switch {
-	case e.Kind == KindAnnounced:
-		return t.announced != nil && isManaged(e.Interface) && t.announced.note(e.Interface, e.Announced, time.Now())
 	case t.known == nil:
 		return true
 	case e.Kind == KindLost, e.Kind == KindNexthop:
 		t.must = true
 	case e.Kind == KindRoute:
 		return t.route(e.Route, e.Removed, isManaged)
-	case e.Kind == KindLink && e.Removed && t.announced != nil:
-		t.announced.forgetDevice(e.Interface)
-		fallthrough
 	case e.Kind == KindLink, e.Kind == KindAddress && e.Removed:
 		t.deviceChanged(e.Interface, isManaged(e.Interface) || e.Global)
 	}

@@ -17,7 +17,6 @@ var events = []uint{
 	unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE,
 	unix.RTNLGRP_NEIGH,
 	unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_IPV6_NETCONF,
-	unix.RTNLGRP_ND_USEROPT,
 }
 
 // Watch reports changes in the network namespace of the calling thread, from

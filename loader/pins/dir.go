@@ -45,7 +45,7 @@ func (d *Dir) Close() error {
 // errors, but then the journal stays too: without it nobody could tell that what is
 // left is ours, to try again.
 func (d *Dir) Clear(names ...string) error {
-	var errs []error
+	errs := []error{d.RemoveAtOnce(doctorDir)}
 	for _, name := range names {
 		errs = append(errs, d.RemoveAtOnce(name))
 	}

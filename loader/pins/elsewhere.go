@@ -154,8 +154,8 @@ func (s *search) look(path string, depth int) {
 	}
 }
 
-// note notes a directory that holds a datapath of the namespace. A journal of repairs, or of a
-// process that has just begun, has no seeds.
+// note notes a directory that holds a datapath of the namespace. The journal of a process that
+// has just begun has no seeds.
 func (s *search) note(path string) {
 	journal, err := readAnyJournal(path)
 	if err == nil && len(journal.Seeds) > 0 && journal.Namespace.Is(s.namespace) {

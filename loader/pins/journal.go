@@ -48,7 +48,6 @@ type Journal struct {
 	Interfaces []InterfaceRecord `json:"interfaces"`
 	Unmanaged  []UnmanagedRecord `json:"unmanaged"`
 	Gateways   []GatewayRecord   `json:"gateways"`
-	Announced  []AnnouncedRecord `json:"announced,omitempty"` // what was heard last comes last
 	Features   []FeatureRecord   `json:"features"`
 	Sysctls    []SysctlRecord    `json:"sysctls"`
 	Qdiscs     []QdiscRecord     `json:"qdiscs"`
@@ -85,7 +84,6 @@ func (j *Journal) Clone() *Journal {
 	c := *j
 	c.Interfaces = slices.Clone(j.Interfaces)
 	c.Gateways = slices.Clone(j.Gateways)
-	c.Announced = slices.Clone(j.Announced)
 	c.Sysctls = slices.Clone(j.Sysctls)
 	c.Qdiscs = slices.Clone(j.Qdiscs)
 	return &c
@@ -143,14 +141,6 @@ type GatewayRecord struct {
 	Default   bool   `json:"default,omitempty"` // a default route of the main table has led by it since the start
 }
 
-// AnnouncedRecord is a prefix that a router has announced by IPv6.
-type AnnouncedRecord struct {
-	Interface int          `json:"interface"`
-	Router    netip.Addr   `json:"router"`
-	Prefix    netip.Prefix `json:"prefix"`
-	Until     time.Time    `json:"until,omitzero"` // zero: for good
-}
-
 // FallbackRecord is the device of the fallback routes, or one that was about to be
 // made when the process ended: Index is 0 then.
 type FallbackRecord struct {
@@ -203,29 +193,17 @@ type QdiscRecord struct {
 }
 
 // JournalMap is the map that holds a Journal.
-type JournalMap struct{ textMap }
-
-// textMap is a map of one value that holds a JSON text.
-type textMap struct {
+type JournalMap struct {
 	m       *ebpf.Map
-	written []byte // the text that write wrote last
+	written []byte // the text that Write wrote last
 }
 
 // CreateJournal opens the journal of an owned directory and creates it where
 // there is none; fresh tells which.
 func CreateJournal(d *Dir) (journal *JournalMap, fresh bool, err error) {
-	text, fresh, err := createText(d.Path(journalName))
-	if err != nil {
-		return nil, false, err
-	}
-	return &JournalMap{*text}, fresh, nil
-}
-
-// createText opens a pinned text and creates it where there is none.
-func createText(path string) (text *textMap, fresh bool, err error) {
-	text, err = openTextWith(path, nil)
+	journal, err = openPinned(d.Path(journalName), nil)
 	if !errors.Is(err, fs.ErrNotExist) {
-		return text, false, err
+		return journal, false, err
 	}
 	m, err := ebpf.NewMap(&ebpf.MapSpec{
 		Name: "rp_journal", Type: ebpf.Array, KeySize: 4, ValueSize: journalSize, MaxEntries: 1,
@@ -233,10 +211,10 @@ func createText(path string) (text *textMap, fresh bool, err error) {
 	if err != nil {
 		return nil, false, fmt.Errorf("create journal: %w", err)
 	}
-	if err := m.Pin(path); err != nil {
+	if err := m.Pin(d.Path(journalName)); err != nil {
 		return nil, false, errors.Join(fmt.Errorf("pin journal: %w", err), m.Close())
 	}
-	return &textMap{m: m}, true, nil
+	return &JournalMap{m: m}, true, nil
 }
 
 // PinAgain pins the journal where it was, if it is not there any more; true if it did.
@@ -258,24 +236,15 @@ func (j *JournalMap) PinAgain(d *Dir) (pinned bool, err error) {
 // openJournal opens the journal of a directory for reading; the error matches
 // ErrNone where there is none.
 func openJournal(path string) (*JournalMap, error) {
-	text, err := openText(filepath.Join(path, journalName))
+	journal, err := openPinned(filepath.Join(path, journalName), &ebpf.LoadPinOptions{ReadOnly: true})
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, noneIn(path)
 	}
-	if err != nil {
-		return nil, err
-	}
-	return &JournalMap{*text}, nil
+	return journal, err
 }
 
-// openText opens a pinned text for reading; the error matches fs.ErrNotExist
-// where there is none.
-func openText(path string) (*textMap, error) {
-	return openTextWith(path, &ebpf.LoadPinOptions{ReadOnly: true})
-}
-
-// openTextWith opens a pinned text. What else may be pinned by its name is refused.
-func openTextWith(path string, options *ebpf.LoadPinOptions) (*textMap, error) {
+// openPinned opens a pinned journal. What else may be pinned by its name is refused.
+func openPinned(path string, options *ebpf.LoadPinOptions) (*JournalMap, error) {
 	m, err := ebpf.LoadPinnedMap(path, options)
 	if err != nil {
 		return nil, fmt.Errorf("open journal: %w", err)
@@ -283,7 +252,7 @@ func openTextWith(path string, options *ebpf.LoadPinOptions) (*textMap, error) {
 	if m.Type() != ebpf.Array || m.KeySize() != 4 || m.ValueSize() != journalSize || m.MaxEntries() != 1 {
 		return nil, errors.Join(fmt.Errorf("open journal: %s is no journal: another program has pinned it", Shown(path)), bpf.Close(m))
 	}
-	return &textMap{m: m}, nil
+	return &JournalMap{m: m}, nil
 }
 
 // Close closes the map; the journal stays where it is pinned.
@@ -291,16 +260,12 @@ func (j *JournalMap) Close() error {
 	if j == nil {
 		return nil
 	}
-	return j.close()
+	return bpf.Close(j.m)
 }
 
-func (j *textMap) close() error { return bpf.Close(j.m) }
-
 // Write replaces the journal, unless it is what was written last.
-func (j *JournalMap) Write(journal *Journal) error { return j.write(journal) }
-
-func (j *textMap) write(document any) error {
-	text, err := json.Marshal(document)
+func (j *JournalMap) Write(journal *Journal) error {
+	text, err := json.Marshal(journal)
 	if err != nil {
 		return fmt.Errorf("encode journal: %w", err)
 	}
@@ -327,30 +292,21 @@ const readAttempts = 100
 
 // Read returns the journal. An empty one, of a process that ended before its
 // first write, has no namespace.
-func (j *JournalMap) Read() (*Journal, error) { return readDocument[Journal](&j.textMap) }
-
-// readDocument returns what was written, a zero T where nothing was yet.
-func readDocument[T any](j *textMap) (*T, error) {
-	var err error
+func (j *JournalMap) Read() (journal *Journal, err error) {
 	for range readAttempts {
-		document := new(T)
-		if err = j.readOnce(document); err == nil {
-			return document, nil
+		journal = new(Journal)
+		if err = j.readOnce(journal); err == nil {
+			return journal, nil
 		}
 	}
 	return nil, err
 }
 
-func (j *textMap) readOnce(document any) error {
+func (j *JournalMap) readOnce(journal *Journal) error {
 	var value []byte
 	if err := j.m.Lookup(uint32(0), &value); err != nil {
 		return fmt.Errorf("read journal: %w", err)
 	}
-	return decodeText(value, document)
-}
-
-// decodeText reads the value of the map.
-func decodeText(value []byte, document any) error {
 	if len(value) < journalHeader {
 		return errors.New("read journal: it is too short")
 	}
@@ -365,7 +321,7 @@ func decodeText(value []byte, document any) error {
 	if crc32.ChecksumIEEE(text) != binary.NativeEndian.Uint32(value[4:]) {
 		return errors.New("read journal: its checksum does not match")
 	}
-	if err := json.Unmarshal(text, document); err != nil {
+	if err := json.Unmarshal(text, journal); err != nil {
 		return fmt.Errorf("decode journal: %w", err)
 	}
 	return nil

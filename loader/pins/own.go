@@ -70,25 +70,19 @@ func OwnExisting(path string) (*Dir, error) {
 // errRemoved says that the directory was removed while its lock was waited for.
 var errRemoved = errors.New("it has just been removed")
 
-// lock opens and locks the pin directory.
+// lock opens and locks the pin directory. It returns errRemoved where there is none.
 func lock(path string) (*os.File, error) {
-	return lockDirectory(path, "pin directory", func() error { return &OwnedError{Dir: path, PID: OwnerPID(path)} })
-}
-
-// lockDirectory returns errRemoved where there is no such directory, and what inUse says where another process has
-// its lock. what is what the directory is for.
-func lockDirectory(path, what string, inUse func() error) (*os.File, error) {
 	handle, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, errRemoved
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", what, err)
+		return nil, fmt.Errorf("open pin directory: %w", err)
 	}
 	if err := lockHandle(handle); err != nil {
 		handle.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, inUse()
+			return nil, &OwnedError{Dir: path, PID: OwnerPID(path)}
 		}
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}

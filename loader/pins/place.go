@@ -20,12 +20,12 @@ const DefaultDir = "/sys/fs/bpf/replypath"
 // ErrNoBPFFS says that a directory is not on a BPF file system.
 var ErrNoBPFFS = errors.New("not on a bpf file system")
 
-// repairsDir is the directory below the pin directory that holds the journal of
-// repairs. Its lock is another than the owner's.
-const repairsDir = "doctor"
-
-// journalName is what the journal is pinned as, in either directory.
+// journalName is what the journal is pinned as.
 const journalName = "journal"
+
+// doctorDir is a directory below the pin directory that earlier versions made for `doctor --fix`. It is ours, and goes
+// with the rest.
+const doctorDir = "doctor"
 
 // CheckPlace returns an error where this process could not pin into a directory, which need not exist. It
 // matches ErrNoBPFFS, ErrForeignContents, fs.ErrPermission or unix.EROFS.
@@ -52,15 +52,14 @@ func CheckPlace(path string) error {
 	return checkOwner(path, info)
 }
 
-// isOurs tells whether a directory may be used. A journal, or that of the
-// repairs, is what is pinned first and unpinned last: what is there without one
-// is somebody else's.
+// isOurs tells whether a directory may be used. A journal is what is pinned first
+// and unpinned last: what is there without one is somebody else's.
 func isOurs(path string) bool {
 	if is, empty, err := listed(path); is || empty || err != nil {
 		return err == nil
 	}
 	// A listing beside a start or an end may show any part of it.
-	for _, name := range []string{journalName, repairsDir} {
+	for _, name := range []string{journalName, doctorDir} {
 		if _, err := os.Lstat(filepath.Join(path, name)); err == nil {
 			return true
 		}
@@ -73,7 +72,7 @@ func isOurs(path string) bool {
 func listed(path string) (journal, empty bool, err error) {
 	entries, err := os.ReadDir(path)
 	return slices.ContainsFunc(entries, func(e os.DirEntry) bool {
-		return e.Name() == journalName || e.Name() == repairsDir
+		return e.Name() == journalName || e.Name() == doctorDir
 	}), err == nil && len(entries) == 0, err
 }
 

@@ -144,7 +144,7 @@ func (p *planner) isMendedByEnforcing(f *finding.Finding) bool {
 	case "wrong-way":
 		return f.Severity == finding.Warning && f.Fix != nil // it only observes
 	case "rp-filter":
-		return p.Config.ManageRPFilter && f.Automatic
+		return p.Config.ManageRPFilter && f.Fix != nil
 	case "default-route":
 		return p.Config.FallbackRoute && f.Fix != nil
 	}

@@ -16,7 +16,6 @@ import (
 	"replypath/loader/discover/dump"
 	"replypath/loader/doctor/checks"
 	"replypath/loader/doctor/finding"
-	"replypath/loader/doctor/owners"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
 	"replypath/loader/history"
@@ -95,7 +94,7 @@ func (p *planner) unlessBlocked(judged Rule) Rule {
 // judge judges a rule, and counts what uses it.
 func (p *planner) judge(r *snapshot.Rule) Rule {
 	j := p.judgeOf.Rule(r)
-	judged := Rule{Verdict: j.Verdict, Reason: j.Reason, Owner: finding.OrNil(j.Owner)}
+	judged := Rule{Verdict: j.Verdict, Reason: j.Reason, Owner: finding.OrNil(r.Owner())}
 	if j.For != nil {
 		answers := answersOf(p.Flows, j.IsOf, j.For)
 		judged.Connections, judged.Peers = answers.count+len(checks.Connected(j.Opened)), answers.with(j.Opened)
@@ -108,9 +107,6 @@ func (p *planner) chains(marks map[string]Rule) []Rule {
 	var list []Rule
 	for chain, of := range marks {
 		of.Rule, of.Kind, of.Owner = "chain "+chain, KindMark, nil
-		if words := strings.Fields(chain); len(words) == 3 {
-			of.Owner = finding.OrNil(owners.OfChain(words[1], words[2]))
-		}
 		list = append(list, of)
 	}
 	slices.SortFunc(list, func(a, b Rule) int { return cmp.Compare(a.Rule, b.Rule) })
@@ -186,7 +182,7 @@ func (p *planner) routes() []Rule {
 		}
 		answers := answersTo(p.Flows, r.Dst)
 		list = append(list, Rule{
-			Rule: "route " + checks.Show(&p.Links, r), Kind: KindRoute, Verdict: checks.Needed, Owner: finding.OrNil(owners.OfRoute(r)),
+			Rule: "route " + checks.Show(&p.Links, r), Kind: KindRoute, Verdict: checks.Needed,
 			Reason: "what this host opens to there goes by it: replypath sends replies without it", Connections: answers.count,
 			Peers: answers.with(nil),
 		})

@@ -105,7 +105,6 @@ func TestRules(t *testing.T) {
 	const (
 		rule  = " rule rule 100: from 10.4.0.100 lookup 100: "
 		table = " table ipv4 table 100: "
-		boot  = "; no known file makes it at boot"
 		told  = "needed" + table + "replypath learns the gateway of eth1 from it; with gateways: in the configuration it could go"
 		leads = "needed" + table + "rule 100: from 10.4.0.100 lookup 100 leads to it and is needed"
 	)
@@ -131,14 +130,14 @@ func TestRules(t *testing.T) {
 		}
 	}
 	needless := func(why string) []string {
-		return []string{"not-needed" + rule + "once replypath enforces on all interfaces: replypath sends the replies, " + why + boot, told}
+		return []string{"not-needed" + rule + "once replypath enforces on all interfaces: replypath sends the replies, " + why, told}
 	}
 	without := needless("and this host opened nothing from 10.4.0.100 now")[0]
 	opened := func(reason string) []string {
 		const by = " (1, 192.0.2.0/24)"
-		return []string{"needed" + rule + reason + boot + by, leads + by}
+		return []string{"needed" + rule + reason + by, leads + by}
 	}
-	needed := func(reason string) []string { return []string{"needed" + rule + reason + boot, leads} }
+	needed := func(reason string) []string { return []string{"needed" + rule + reason, leads} }
 	row := func(from string) func(*planner) {
 		return func(p *planner) {
 			p.judgeOf.Rows = []history.Row{{Key: history.Key{Self: testhost.Address("10.4.0.100"), Peer: testhost.Prefix("10.1.0.0/24"), FromInterface: from}, Flows: 1}}
@@ -161,7 +160,7 @@ func TestRules(t *testing.T) {
 		{"watched for days, with replies", testhost.And(bySource, asked, testhost.Enforces), []func(*planner){func(p *planner) {
 			p.judgeOf.Watched = 50 * 3600e9
 		}}, []string{
-			"not-needed" + rule + "replypath sends the replies, and this host opened nothing from 10.4.0.100 in the 2 d watched" + boot +
+			"not-needed" + rule + "replypath sends the replies, and this host opened nothing from 10.4.0.100 in the 2 d watched" +
 				" (5, 10.5.0.0/24 10.6.0.0/24 10.7.0.0/24)", told + " (5, 10.5.0.0/24 10.6.0.0/24 10.7.0.0/24)",
 		}},
 		{"a connection is open", testhost.And(bySource, havingOpened("10.4.0.100", "192.0.2.1:443")), nil, opened("this host has 1 connection open from 10.4.0.100; host_model: strong would send listed protocols by eth1")},
@@ -194,7 +193,7 @@ func TestRules(t *testing.T) {
 			"needed table ipv4 table 100: rule 100: from 10.99.0.1 lookup 100 leads to it and is needed",
 		}},
 		{"it never matches", testhost.Rule(snapshot.Rule{Priority: 100, Src: testhost.Prefix("10.4.0.100/32"), IIF: "eth1", Table: 100}), nil, []string{
-			"not-needed rule rule 100: from 10.4.0.100 iif eth1 lookup 100: it never matches: dev means iif, and what this host sends arrives by lo" + boot, told,
+			"not-needed rule rule 100: from 10.4.0.100 iif eth1 lookup 100: it never matches: dev means iif, and what this host sends arrives by lo", told,
 		}},
 		{"it refuses", func(h *snapshot.Host) {
 			h.Rules = append(h.Rules, snapshot.Rule{Family: unix.AF_INET, Priority: 7, Dst: testhost.Prefix("192.0.2.0/24"), Refuses: "prohibit"})
@@ -202,11 +201,11 @@ func TestRules(t *testing.T) {
 		{"of VRFs", func(h *snapshot.Host) {
 			h.Rules = append(h.Rules, snapshot.Rule{Family: unix.AF_INET, Priority: 1000})
 		}, nil, []string{"foreign rule rule 1000: from all: it gives each VRF its table @ the kernel's VRFs"}},
-		{"Tailscale's", func(h *snapshot.Host) {
-			h.Rules = append(h.Rules, snapshot.Rule{Family: unix.AF_INET, Priority: 5270, Table: 52})
+		{"keepalived's", func(h *snapshot.Host) {
+			h.Rules = append(h.Rules, snapshot.Rule{Family: unix.AF_INET, Priority: 7, Table: 52, Protocol: unix.RTPROT_KEEPALIVED})
 		}, nil, []string{
-			"foreign rule rule 5270: from all lookup 52: it is of Tailscale, for its own packets @ Tailscale",
-			"foreign table ipv4 table 52: rule 5270: from all lookup 52 leads to it @ Tailscale",
+			"needed rule rule 7: from all lookup 52 proto 18: it does not send the answers of an interface back there: replypath does not replace it @ keepalived",
+			"needed table ipv4 table 52: rule 7: from all lookup 52 proto 18 leads to it and is needed @ keepalived",
 		}},
 		{"marks", testhost.And(marked, marks(onEth1)), nil, byMark(checks.NotNeeded, "once replypath enforces on all interfaces: only what arrives by eth1 gets the mark, and replypath sends the replies")},
 		{"marks that somebody else gives", testhost.And(marked, marks(onEth1, netfilter.Rule{Marks: []uint32{1}, Gives: []uint32{1}})), nil,
@@ -235,7 +234,7 @@ func TestRules(t *testing.T) {
 		{"its route has another window", testhost.And(bySource, testhost.Limited(100, dump.Limits{Others: true})), nil, needed("default via 10.4.0.1 dev eth1 table 100 has metrics that replies would not have without it")},
 		{"its route limits nothing", testhost.And(bySource, testhost.Limited(100, dump.Limits{MTU: 1500, MSS: 1460})), nil, []string{without, told}},
 		{"another rule refuses", testhost.And(bySource, testhost.Rule(snapshot.Rule{Priority: 200, Src: testhost.Prefix("10.0.0.0/8"), Refuses: "prohibit"})), nil, []string{
-			"needed" + rule + "rule 200: from 10.0.0.0/8 prohibit refuses replies" + boot,
+			"needed" + rule + "rule 200: from 10.0.0.0/8 prohibit refuses replies",
 			"needed rule rule 200: from 10.0.0.0/8 prohibit: it refuses what it matches, and replypath respects that", leads,
 		}},
 		{"a VPN takes everything else", testhost.And(bySource, func(h *snapshot.Host) {
@@ -243,9 +242,9 @@ func TestRules(t *testing.T) {
 			h.Rules = append(h.Rules, snapshot.Rule{Family: unix.AF_INET, Priority: 200, Mark: 51820, Mask: snapshot.AllBits, Invert: true, Table: 51820})
 			h.Routes = append(h.Routes, testhost.InTable(testhost.Via("", 9), 51820))
 		}), nil, []string{
-			"needed" + rule + "rule 200: not from all fwmark 0xca6c lookup 51820 leads replies by wg0, where nothing catches them" + boot,
-			"foreign rule rule 200: not from all fwmark 0xca6c lookup 51820: it is of wg-quick, for its own packets @ wg-quick", leads,
-			"foreign table ipv4 table 51820: rule 200: not from all fwmark 0xca6c lookup 51820 leads to it @ wg-quick",
+			"needed" + rule + "rule 200: not from all fwmark 0xca6c lookup 51820 leads replies by wg0, where nothing catches them",
+			"needed rule rule 200: not from all fwmark 0xca6c lookup 51820: it does not send the answers of an interface back there: replypath does not replace it", leads,
+			"needed table ipv4 table 51820: rule 200: not from all fwmark 0xca6c lookup 51820 leads to it and is needed",
 		}},
 		{"one hop of the default route is not managed", testhost.And(bySource, func(h *snapshot.Host) {
 			h.Devices = append(h.Devices, snapshot.Device{Index: 9, Name: "wg0"})
@@ -266,15 +265,15 @@ func TestRules(t *testing.T) {
 		{"the history lacks something, but the source decides", testhost.And(bySource, strong), []func(*planner){func(p *planner) { p.judgeOf.Forgotten = true }}, decides},
 		{"a network, on a router", testhost.And(testhost.Rule(snapshot.Rule{Priority: 100, Src: testhost.Prefix("10.4.0.0/24"), Table: 100}),
 			testhost.Set(map[string]int{"net.ipv4.conf.all.forwarding": 1})), nil, []string{
-			"needed rule rule 100: from 10.4.0.0/24 lookup 100: this host forwards, and 10.4.0.0/24 may be the source of what it forwards" + boot,
+			"needed rule rule 100: from 10.4.0.0/24 lookup 100: this host forwards, and 10.4.0.0/24 may be the source of what it forwards",
 			"needed" + table + "rule 100: from 10.4.0.0/24 lookup 100 leads to it and is needed",
 		}},
 		{"enforcing is blocked", bySource, []func(*planner){func(p *planner) { p.blocked = []finding.Finding{{Check: "rp-filter"}} }}, needed("enforcing is blocked (rp-filter); without that: once replypath enforces on all interfaces: replypath sends the replies, and this host opened nothing from 10.4.0.100 now")},
 		{"somebody else's rule leads to the table", testhost.And(bySource, func(h *snapshot.Host) {
 			h.Rules = append(h.Rules, snapshot.Rule{Family: unix.AF_INET, Priority: 201, Mark: 0x40000, Mask: 0xff0000, Table: 100})
 		}), nil, []string{
-			without, "foreign rule rule 201: from all fwmark 0x40000/0xff0000 lookup 100: it is of Tailscale, for its own packets @ Tailscale",
-			"foreign" + table + "rule 201: from all fwmark 0x40000/0xff0000 lookup 100 leads to it @ Tailscale",
+			without, "needed rule rule 201: from all fwmark 0x40000/0xff0000 lookup 100: it does not send the answers of an interface back there: replypath does not replace it",
+			"needed" + table + "rule 201: from all fwmark 0x40000/0xff0000 lookup 100 leads to it and is needed",
 		}},
 		{"two tables with the gateway", testhost.And(bySource, testhost.Rule(snapshot.Rule{Priority: 101, Src: testhost.Prefix("10.4.0.0/24"), Table: 102}), func(h *snapshot.Host) {
 			h.Routes = append(h.Routes, testhost.InTable(testhost.Via("10.4.0.1", testhost.Eth1), 102))

@@ -38,11 +38,6 @@ func (r *reader) changes(s *Status) error {
 			changes = append(changes, SysctlChange(change))
 		}
 	}
-	repairs, err := repairChanges(r.repairs)
-	if err != nil {
-		return err
-	}
-	changes = append(changes, repairs...)
 	for _, q := range r.journal.Qdiscs {
 		name, err := lives.NameOf(q.Interface, q.Name)
 		if err != nil {
@@ -71,24 +66,6 @@ func (r *reader) changes(s *Status) error {
 	}
 	s.HostChanges = changes
 	return err
-}
-
-// repairChanges lists those that `replypath doctor --fix` made.
-func repairChanges(repairs *pins.Repairs) ([]HostChange, error) {
-	changes := []HostChange{}
-	if repairs == nil {
-		return changes, nil
-	}
-	for i := range repairs.Sysctls {
-		change, err := identity.Repaired(&repairs.Sysctls[i])
-		if err != nil {
-			return nil, err
-		}
-		if change != nil {
-			changes = append(changes, SysctlChange(change))
-		}
-	}
-	return changes, nil
 }
 
 // SysctlChange tells of a sysctl.

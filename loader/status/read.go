@@ -31,18 +31,9 @@ import (
 // Read reads the state of a datapath from its pins and from the network
 // namespace of the calling thread, which has to be the one that the datapath
 // works for. It needs no daemon. The error matches pins.ErrNone where nothing
-// is pinned; the status that comes with it then tells what `replypath doctor
-// --fix` changed, and nothing else.
+// is pinned.
 func Read(pinDir string) (*Status, error) {
-	repairs, err := pins.ReadRepairs(pinDir)
-	if err != nil {
-		return nil, err
-	}
 	journal, maps, err := open(pinDir)
-	if journal == nil && errors.Is(err, pins.ErrNone) {
-		changes, unread := repairChanges(repairs)
-		return &Status{PinDir: pins.Shown(pinDir), HostChanges: changes}, errors.Join(err, unread)
-	}
 	if err != nil {
 		return nil, err
 	}
@@ -52,7 +43,7 @@ func Read(pinDir string) (*Status, error) {
 		return nil, err
 	}
 	defer handle.Close()
-	r := &reader{pinDir: pinDir, journal: journal, repairs: repairs, maps: maps, netlink: handle}
+	r := &reader{pinDir: pinDir, journal: journal, maps: maps, netlink: handle}
 	return r.read()
 }
 
@@ -345,11 +336,7 @@ type Effect struct {
 func ReadEffect(
 	pinDir string, journal *pins.Journal, maps *bpf.Maps, handle *netlink.Handle,
 ) (*Effect, error) {
-	repairs, err := pins.ReadRepairs(pinDir)
-	if err != nil {
-		return nil, err
-	}
-	r := &reader{pinDir: pinDir, journal: journal, repairs: repairs, maps: maps, netlink: handle}
+	r := &reader{pinDir: pinDir, journal: journal, maps: maps, netlink: handle}
 	var s Status
 	for _, part := range []func(*Status) error{r.mode, r.changes, r.attachments} {
 		if err := part(&s); err != nil {

@@ -134,7 +134,6 @@ type WouldChange = pins.ChangeRecord
 type reader struct {
 	pinDir  string
 	journal *pins.Journal
-	repairs *pins.Repairs
 	maps    *bpf.Maps
 	netlink *netlink.Handle
 	byHand  bpf.DatapathMode

@@ -140,8 +140,7 @@ func Unkept(managed []*interfaces.Managed, known []*gateways.View, nameOf func(i
 }
 
 // Of several routers that take everything, some may drop what has no source of theirs (BCP 38). So in the strong host model the
-// source decides among them (RFC 8028), as far as anything tells: routes for some sources, what routers have announced, and the
-// networks of the interface.
+// source decides among them, as far as anything tells: routes for some sources, and the networks of the interface.
 
 // sourceEntries are the gateways that take packets from own addresses, as the programs know them. An address that all of them
 // take, or of which nothing tells, is left out.
@@ -186,14 +185,8 @@ func takersOfAll(known []*gateways.View, family int) (of []*gateways.View) {
 // fitting returns those of the gateways that take packets from an own address; all of them where nothing tells. Each rule
 // narrows what the one before has left.
 func fitting(of []*gateways.View, own netip.Addr, i *interfaces.Managed) []*gateways.View {
-	for _, bits := range []func(*gateways.View) int{
-		func(g *gateways.View) int { return bitsByRoute(g, own) },
-		func(g *gateways.View) int { return longestWith(own, g.Announced) },
-		func(g *gateways.View) int { return bitsByNetwork(g, own, i.Addresses) },
-	} {
-		of = longest(of, bits)
-	}
-	return of
+	of = longest(of, func(g *gateways.View) int { return bitsByRoute(g, own) })
+	return longest(of, func(g *gateways.View) int { return bitsByNetwork(g, own, i.Addresses) })
 }
 
 // longest returns those of the gateways with the longest prefix; all of them where none has one.

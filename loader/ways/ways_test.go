@@ -197,14 +197,8 @@ func everywhere(id uint16, address string, sources ...string) *gateways.View {
 	return &gateways.View{ID: id, ReplyMAC: []byte{2, 0, 0, 0, 0, byte(id)}, Answers: true, Gateway: g}
 }
 
-// announcing has a gateway announce prefixes.
-func announcing(g *gateways.View, texts ...string) *gateways.View {
-	g.Announced = prefixes(texts...)
-	return g
-}
-
-// TestSourceEntries: of several gateways that take everything, the source decides: by routes for some sources, by what
-// was announced, by networks.
+// TestSourceEntries: of several gateways that take everything, the source decides: by routes for some sources, then by
+// networks.
 func TestSourceEntries(t *testing.T) {
 	silent := func(g *gateways.View) *gateways.View {
 		g.ReplyMAC, g.Answers = nil, false
@@ -235,16 +229,8 @@ func TestSourceEntries(t *testing.T) {
 		{"the only one", prefixes("10.4.0.100/24", "10.5.0.100/24"), []*gateways.View{everywhere(1, "10.4.0.1")}, nil},
 		{"the only one of everything", prefixes("10.4.0.100/24", "10.5.0.100/24"), []*gateways.View{everywhere(1, "10.4.0.1"), elsewhere}, nil},
 		{"routers of which nothing tells", prefixes("2001:db8:4::100/64"), []*gateways.View{everywhere(1, "fe80::1"), everywhere(2, "fe80::2")}, nil},
-		{"announced", prefixes("2001:db8:4::100/64", "2001:db8:5::100/128", "2001:db8:6::100/64"),
-			[]*gateways.View{announcing(everywhere(1, "fe80::1"), "2001:db8:4::/64"), announcing(everywhere(2, "fe80::2"), "2001:db8:5::/64", "2001:db8:9::/64")},
-			map[string]uint32{"2001:db8:4::100": 1, "2001:db8:5::100": 2}},
-		{"announced by both", prefixes("2001:db8:4::100/64"),
-			[]*gateways.View{announcing(everywhere(1, "fe80::1"), "2001:db8:4::/64"), announcing(everywhere(2, "fe80::2"), "2001:db8:4::/64")}, nil},
-		{"announced, against its network", prefixes("2001:db8:4::100/64"),
-			[]*gateways.View{everywhere(1, "2001:db8:4::1"), announcing(everywhere(2, "fe80::2"), "2001:db8:4::/64")},
-			map[string]uint32{"2001:db8:4::100": 2}},
-		{"by a route, against what is announced", prefixes("2001:db8:4::100/64", "2001:db8:5::100/64"),
-			[]*gateways.View{announcing(everywhere(1, "fe80::1"), "2001:db8:4::/64"), everywhere(2, "fe80::2", "::/0", "2001:db8:4::/64")},
+		{"by a route, against its network", prefixes("2001:db8:4::100/64", "2001:db8:5::100/64"),
+			[]*gateways.View{everywhere(1, "2001:db8:4::1"), everywhere(2, "fe80::2", "::/0", "2001:db8:4::/64")},
 			map[string]uint32{"2001:db8:4::100": 2}},
 		{"one takes some sources only", prefixes("2001:db8:4::100/64", "2001:db8:5::100/64"),
 			[]*gateways.View{everywhere(1, "fe80::1"), everywhere(2, "fe80::2", "2001:db8:4::/64")},

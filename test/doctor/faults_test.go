@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"golang.org/x/sys/unix"
 
 	"replypath/test/host"
 	"replypath/test/product"
@@ -136,53 +135,5 @@ func (f *fault) wantFound(t *testing.T, p *product.Product) product.Finding {
 	if command != f.todo || isSysctl != (found.Fix != nil) || product.OrEmpty(found.Owner) != f.owner {
 		t.Fatalf("not %q of %q: %+v", f.todo, f.owner, found)
 	}
-	if found.Automatic != isSysctl {
-		t.Errorf("done by --fix: %v: %s", found.Automatic, command)
-	}
 	return found
-}
-
-// TestFixMendsWhatItMay has several faults at once: --fix sets the sysctls, leaves what is somebody's alone, and detach
-// restores the host as it was with all its faults.
-func TestFixMendsWhatItMay(t *testing.T) {
-	n, p := server.New(t)
-	host.Shell(t, n.Server.Host, `
-sysctl -qw net.ipv4.conf.eth1.rp_filter=1 net.ipv4.conf.all.arp_ignore=0
-ip address add 10.1.0.7/24 dev eth1
-ip address add 10.2.0.9/32 dev lo
-ip route add default via 10.2.0.1 table 100
-ip rule add from 10.2.0.100 lookup 100 priority 5
-ip route add blackhole 10.66.0.0/16
-nft add table inet t
-nft add chain inet t pre '{ type filter hook prerouting priority 0; }'
-nft add rule inet t pre iifname eth1 fib saddr . iif oif missing drop
-`)
-	before := host.TakeSnapshot(t, n.Server.Host, "eth0", "eth1")
-	d := p.Start()
-	// The daemon mends rp_filter by itself, and leaves the rest.
-	all := p.Doctor(3, "--fix")
-	for _, fixed := range [][2]string{{"arp-announce", "eth0"}, {"arp-announce", "eth1"}} {
-		if f := onlyOne(t, all, fixed[0], fixed[1], "ok"); !f.Fixed {
-			t.Errorf("not mended: %+v", f)
-		}
-	}
-	onlyOne(t, all, "reverse-path-rules", "eth1", "error")
-	for _, device := range []string{"eth0", "eth1"} {
-		onlyOne(t, all, "arp-ignore", device, "warning", "10.2.0.9 of lo") // whose it is to answer cannot be told
-	}
-	onlyOne(t, all, "needless-rules", "eth1", "ok", "rule 5: from 10.2.0.100 lookup 100 is needed: blackhole 10.66.0.0/16 refuses replies")
-	for key, want := range map[string]string{
-		"eth0/arp_ignore": "0", "eth1/arp_ignore": "0", "eth0/arp_announce": "2", "eth1/arp_announce": "2",
-		"eth1/rp_filter": "2", "all/arp_ignore": "0",
-	} {
-		wantSysctl(t, n.Server.Host, "net/ipv4/conf/"+key, want)
-	}
-	if changes := p.Status().OtherChanges(); len(changes) != 3 {
-		t.Errorf("%d host changes, not one by the daemon and two by doctor: %+v", len(changes), changes)
-	}
-	d.Stop(unix.SIGTERM)
-	p.Detach()
-	if diff := before.Diff(host.TakeSnapshot(t, n.Server.Host, "eth0", "eth1")); diff != "" {
-		t.Errorf("host after detach (-before +after):\n%s", diff)
-	}
 }

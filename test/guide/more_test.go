@@ -88,7 +88,6 @@ func runTroubleshooting(t *testing.T, p *page) {
 	h.typed("ip route add default via 10.4.0.1 dev eth1 table 100\nip rule add pref 100 from 10.4.0.100 lookup 100", "", 0)
 	h.restart("manage_rp_filter: false\n")
 	p.run(h, "doctor")
-	p.run(h, "doctor --fix")
 	p.ways["replypath run"] = way{until: ready}
 	p.run(h, "Programs of others in the TC hooks")
 }

@@ -5,7 +5,6 @@ package host
 
 import (
 	"errors"
-	"fmt"
 	"strings"
 	"testing"
 
@@ -66,19 +65,4 @@ func NeedTCX(t *testing.T) {
 		t.Skip("the kernel has no tcx (Linux 6.6)")
 	}
 	await.Must(t, err)
-}
-
-// NeedAnnounced skips a test where the kernel may not tell of prefixes that routers announce.
-func NeedAnnounced(t *testing.T) {
-	t.Helper()
-	var name unix.Utsname
-	await.Must(t, unix.Uname(&name))
-	release := unix.ByteSliceToString(name.Release[:])
-	var major, minor int
-	if _, err := fmt.Sscanf(release, "%d.%d", &major, &minor); err != nil {
-		t.Fatalf("version of the kernel %q: %v", release, err)
-	}
-	if major < 6 || major == 6 && minor < 11 {
-		t.Skipf("Linux %s may not tell of announced prefixes (6.11)", release)
-	}
 }

@@ -145,7 +145,6 @@ var flagsFor = map[string][]string{
 // otherUses are other uses of commands.
 var otherUses = [][]string{
 	{"detach", "--stop"},
-	{"doctor", "--fix"},
 	{"flows", "--follow"},
 	{"flows", "-o", "json"},
 	{"run", "--observe"},

@@ -16,8 +16,6 @@ type Finding struct {
 	Found           string
 	Fix, Inspect    *string
 	Owner           *string
-	Automatic       bool
-	Fixed           bool
 }
 
 var findingKeys = []string{"[].check", "[].severity", "[].interface", "[].found", "[].fix", "[].inspect", "[].owner"}

@@ -76,7 +76,7 @@ func (s planned) planNotNeeded(t *testing.T) *product.Plan {
 	made := s.p.Plan(0)
 	for _, f := range traffic.Families {
 		rule := made.Of("rule", "from "+s.B.Eth1.Address(f).String())
-		wantRule(t, rule, "not-needed", "replypath sends the replies", "no known file makes it at boot")
+		wantRule(t, rule, "not-needed", "replypath sends the replies")
 		wantRule(t, made.Of("table", f.String()+" table 101"), "needed", "learns the gateway of eth1 from it")
 	}
 	return made
@@ -296,13 +296,13 @@ func TestPlanNothing(t *testing.T) {
 	testhost.Shell(t, s.B.Host, `
 ip rule add pref 5210 fwmark 0x80000/0xff0000 table main
 ip rule add pref 5270 table 52
-ip rule add pref 60 to 192.0.2.0/24 lookup 103
+ip rule add pref 60 to 192.0.2.0/24 lookup 103 protocol keepalived
 ip rule add pref 61 from `+s.B.Eth1.Address(topology.IPv4).String()+` iif eth1 lookup 104
 `)
 	made := p.Plan(0)
 	for words, want := range map[string][3]string{
-		"rule 5210:": {"foreign", "Tailscale"}, "rule 5270:": {"foreign", "Tailscale"},
-		"rule 60:": {"needed", "", "replypath does not replace it"}, "rule 61:": {"not-needed", "", "it never matches"},
+		"rule 5210:": {"needed", "", "replypath does not replace it"}, "rule 5270:": {"needed", "", "replypath does not replace it"},
+		"rule 60:": {"needed", "keepalived", "replypath does not replace it"}, "rule 61:": {"not-needed", "", "it never matches"},
 	} {
 		rule := made.Of("rule", words)
 		wantRule(t, rule, want[0], want[2])

@@ -7,10 +7,7 @@ package testhost
 import (
 	"net"
 	"net/netip"
-	"os"
 	"os/exec"
-	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -179,16 +176,17 @@ func Check(t *testing.T, check func(*snapshot.Host) []finding.Finding, table []W
 	}
 }
 
-// wantMended does what --fix does to a snapshot, and wants nothing left that it would do.
+// wantMended sets the sysctls of fixes in a snapshot, and wants none left to be set.
 func wantMended(t *testing.T, h *snapshot.Host, check func(*snapshot.Host) []finding.Finding, found []finding.Finding) {
 	t.Helper()
 	for _, f := range found {
-		if f.Automatic {
-			h.Settings[f.Sysctl.Key] = await.Must1[int](t)(strconv.Atoi(f.Sysctl.Value))
+		if setting, is := strings.CutPrefix(finding.OrEmpty(f.Fix), "sysctl -w "); is {
+			key, value, _ := strings.Cut(setting, "=")
+			h.Settings[key] = await.Must1[int](t)(strconv.Atoi(value))
 		}
 	}
-	if left := check(h); slices.ContainsFunc(left, func(f finding.Finding) bool { return f.Automatic }) {
-		t.Errorf("still there after --fix: %q", Lines(left))
+	if left := Lines(check(h)); strings.Contains(strings.Join(left, "\n"), "sysctl -w ") {
+		t.Errorf("still there when they are set: %q", left)
 	}
 }
 
@@ -215,9 +213,6 @@ func WantForm(t *testing.T, findings []finding.Finding) {
 		if word := product.TakesAway(finding.OrEmpty(f.Fix)); word != "" {
 			t.Errorf("a fix that takes traffic away, by %q: %+v", word, f)
 		}
-		if f.Automatic && f.Sysctl.Key == "" {
-			t.Errorf("mended by itself, and there is nothing to set: %+v", f)
-		}
 	}
 }
 
@@ -234,18 +229,6 @@ func wantShell(t *testing.T, command string) {
 
 // SamePrefix compares prefixes for cmp.
 func SamePrefix(a, b netip.Prefix) bool { return a == b }
-
-// WriteFiles makes files below a root.
-func WriteFiles(t *testing.T, root string, files map[string]string) {
-	t.Helper()
-	for name, text := range files {
-		path := filepath.Join(root, name)
-		await.Must(t, os.MkdirAll(filepath.Dir(path), 0o755))
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
 
 // NewNetwork returns a host with interfaces in a namespace of its own.
 func NewNetwork(t *testing.T) (*topology.Network, *topology.Host) {

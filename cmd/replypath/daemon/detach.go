@@ -26,8 +26,8 @@ func NewDetach(a *cli.App, run Detach) *cobra.Command {
 		Use:   "detach",
 		Short: "Remove everything that replypath put on this host",
 		Long: `Remove the programs, pins, routes, device and neighbour entries of replypath, and the
-qdiscs that it added. Restore the sysctls that replypath or doctor --fix changed, where
-its value is still set.
+qdiscs that it added. Restore the sysctls that replypath changed, where its value is
+still set.
 
 It needs no daemon and may be repeated. Beside a running daemon it is refused, unless
 --stop ends that first. A directory without pins is refused if the datapath of this

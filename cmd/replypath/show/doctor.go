@@ -13,21 +13,21 @@ import (
 	"replypath/cmd/replypath/cli"
 	"replypath/cmd/replypath/output"
 	"replypath/loader/doctor"
+	"replypath/loader/doctor/finding"
 )
 
-// Examine looks at a host; see doctor.Examine and doctor.Fix.
+// Examine looks at a host; see doctor.Examine.
 type Examine func(doctor.Options) ([]doctor.Finding, error)
 
-// NewDoctor returns the command doctor, which looks by examine, and with --fix by mend.
-func NewDoctor(a *cli.App, examine, mend Examine) *cobra.Command {
-	var fix bool
+// NewDoctor returns the command doctor.
+func NewDoctor(a *cli.App, examine Examine) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "doctor",
 		Short: "Find what breaks or weakens replies on this host",
 		Long: `Look for settings of this host that break or weaken replies: sysctls, routes, rules,
-firewalls, other programs, silent gateways. It works with and without a daemon, and
-before the first start. Then it first looks at what a start needs of the host. It uses
-the configuration in force, with the flags of run.
+firewalls, other programs, silent gateways. It changes nothing. It works with and
+without a daemon, and before the first start. Then it first looks at what a start needs
+of the host. It uses the configuration in force, with the flags of run.
 
 Without --config it examines what is in force, or what a start would read. Without the
 rights of root it looks at what it may, and names what it left out.
@@ -38,10 +38,7 @@ takes traffic away.
 
 Rules, routes, marks, firewall rules, offloads, files and programs
 belong to their makers, and have no fix. They have a command that only reads (inspect),
-and a likely owner (owner). Text after # is for you to read.
-
---fix sets the sysctls (automatic in the JSON). From then on status lists them, and
-detach restores them. --fix names the checks that it leaves to you.
+and an owner where the protocol of a route or rule says it. Text after # is for you.
 
 Exit code 3 means that an error remains.
 
@@ -56,35 +53,23 @@ With -o json it is an array. Each object has:
   anchor     where the guide says more
   fix        what repairs it and takes no traffic away; null if nothing does
   inspect    a command that only reads; null if there is none
-  owner      the likely owner; null if unknown
-  automatic  whether --fix does it
-  fixed      whether this call has done it`,
+  owner      who made it, by the protocol of a route or rule; null if unknown`,
 		Example: `  replypath doctor
-  replypath doctor --fix
   replypath doctor -o json | jq '.[] | select(.severity == "error")'`,
 		Args: cli.NoArguments,
 	}
 	file := cli.AddConfigFile(c)
 	o := cli.AddOutput(c)
-	c.Flags().BoolVar(&fix, "fix", false, "set the sysctls that repair a finding; name what is left to you")
 	c.RunE = func(*cobra.Command, []string) error {
 		options, err := examined(a.PinDir, file)
 		if err != nil {
 			return err
 		}
-		look := examine
-		if fix {
-			look = mend
-		}
-		findings, err := look(options)
-		if findings == nil && err != nil {
-			return err
-		}
-		table := func(p *output.Page) { showFindings(p, findings, fix) }
-		if err := o.Print(a.Stdout, findings, table); err != nil {
-			return err
-		}
+		findings, err := examine(options)
 		if err != nil {
+			return err
+		}
+		if err := o.Print(a.Stdout, findings, func(p *output.Page) { showFindings(p, findings) }); err != nil {
 			return err
 		}
 		return remaining(findings)
@@ -107,45 +92,31 @@ func remaining(findings []doctor.Finding) error {
 	return &cli.ExitError{Code: cli.ExitNothing, Err: err}
 }
 
-// showFindings shows what is to be done, or was done, and names the rest. What is in
-// order and somebody's is shown as well, as it must not be taken for needless.
-func showFindings(p *output.Page, findings []doctor.Finding, afterFix bool) {
-	var shown, fine, left []string
+// showFindings shows what is to be done, and names the rest. What is in order and
+// somebody's is shown as well, as it must not be taken for needless.
+func showFindings(p *output.Page, findings []doctor.Finding) {
+	var shown, fine []string
 	for i := range findings {
 		f := &findings[i]
-		switch {
-		case f.Fixed:
-		case f.Severity == doctor.OK && f.Inspect == nil:
+		if f.Severity == doctor.OK && f.Inspect == nil {
 			fine = append(fine, f.Check)
 			continue
-		case f.Severity != doctor.OK && !f.Automatic && !slices.Contains(left, f.Check):
-			left = append(left, f.Check)
 		}
 		shown = append(shown, f.Check)
 		showFinding(p, f)
-	}
-	if afterFix && len(left) > 0 {
-		p.Wrapped("", "left to you, as --fix sets sysctls only: "+strings.Join(left, ", "))
 	}
 	fine = slices.DeleteFunc(slices.Compact(fine), func(check string) bool { return slices.Contains(shown, check) })
 	p.Wrapped("", "in order: "+output.OrDash(strings.Join(fine, ", ")))
 }
 
-// severityColours are those of what has to be done, and of what was done.
-var severityColours = map[string]string{string(doctor.Error): "31", string(doctor.Warning): "33", fixed: "32"}
-
-// fixed stands in the place of the severity of what was mended.
-const fixed = "fixed"
+// severityColours are those of what has to be done.
+var severityColours = map[finding.Severity]string{doctor.Error: "31", doctor.Warning: "33"}
 
 // showFinding shows a finding, what to do about it and whose it is, above an empty line.
 func showFinding(p *output.Page, f *doctor.Finding) {
-	severity := string(f.Severity)
-	if f.Fixed {
-		severity = fixed
-	}
-	head := fmt.Sprintf("%-7s  %s  %s", severity, f.Check, output.OrDash(output.Printable(output.OrEmpty(f.Interface))))
+	head := fmt.Sprintf("%-7s  %s  %s", f.Severity, f.Check, output.OrDash(output.Printable(output.OrEmpty(f.Interface))))
 	if p.Colour {
-		head = output.Coloured(head, severityColours[severity])
+		head = output.Coloured(head, severityColours[f.Severity])
 	}
 	p.Line("%s", head)
 	p.Wrapped(findingIndent, f.Found)

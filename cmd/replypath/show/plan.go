@@ -47,7 +47,7 @@ Where nothing is left to do, the line counts the warnings that doctor has.
 A rule, mark, table or route is one of:
   needed      it has a use that replypath does not take over
   not-needed  replypath does its work once it enforces
-  foreign     somebody made it for another purpose than replies
+  foreign     it is for another purpose than replies
 
 It cannot see what this host opens and ends between two looks. Watch for as long as
 the host's rarest job takes before you remove a rule. With host_model: strong a rule

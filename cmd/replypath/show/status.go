@@ -123,21 +123,16 @@ The state of a gateway is:
 }
 
 // showNothing prints a status with hardly anything in it: every key of the JSON is there, and people are told what doctor
-// finds and has changed.
-func showNothing(a *cli.App, o *cli.Output, left *status.Status, reason error) error {
+// finds.
+func showNothing(a *cli.App, o *cli.Output, s *status.Status, reason error) error {
 	nothing := struct {
 		*status.Status
 		Mode *string `json:"mode"` // unknown
-	}{Status: &status.Status{PinDir: pins.Shown(a.PinDir)}}
-	if left != nil {
-		nothing.HostChanges, nothing.Health = left.HostChanges, left.Health
-	}
+	}{Status: s}
 	nothing.Conclude(time.Now())
 	text := func(p *output.Page) {
 		p.Line("%s", output.Printable(nothing.Summary))
 		showWorst(p, &nothing.Health)
-		p.Width, p.Prose = output.Unlimited, output.Unlimited
-		showChanges(p, nothing.HostChanges)
 	}
 	if err := o.Print(a.Stdout, nothing, text); err != nil {
 		return err

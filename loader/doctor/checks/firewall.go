@@ -11,7 +11,6 @@ import (
 
 	"replypath/loader/discover"
 	"replypath/loader/doctor/finding"
-	"replypath/loader/doctor/owners"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/netfilter"
 )
@@ -27,7 +26,7 @@ func seenChain(c *netfilter.Chain, severity finding.Severity, device, effect, wh
 	if comment != "" {
 		inspect = finding.Explained(inspect, comment)
 	}
-	return finding.Seen(severity, device, effect+c.String()+what, inspect).Of(owners.OfChain(c.Table, c.Name))
+	return finding.Seen(severity, device, effect+c.String()+what, inspect)
 }
 
 // ReversePathRules finds rules that do what a strict rp_filter does; IPv6 knows
@@ -54,9 +53,8 @@ func reversePathRule(c *netfilter.Chain, r *netfilter.Rule) finding.Finding {
 		device = r.In[0]
 	}
 	packets := "packets"
-	// What a known program marks is its own: Calico marks what its pods send (felix/rules/static.go, RPFilter).
-	if owner := owners.OfChain(c.Table, c.Name); owner != "" && r.Marked {
-		severity, effect, packets = finding.OK, "", "packets with a mark of "+owner+" only,"
+	if r.Marked { // as Calico marks what its pods send (felix/rules/static.go, RPFilter)
+		severity, effect, packets = finding.Note, "", "packets with some mark"
 	}
 	return seenChain(c, severity, device, effect, fmt.Sprintf(
 		", rule %d %s %s whose route back leads by another interface than they arrived by", r.Handle, does, packets), "")

@@ -15,7 +15,6 @@ import (
 	"replypath/loader/discover"
 	"replypath/loader/discover/dump"
 	"replypath/loader/doctor/finding"
-	"replypath/loader/doctor/owners"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/history"
 	"replypath/loader/netfilter"
@@ -39,10 +38,9 @@ const (
 
 // Judgement is what a rule is for.
 type Judgement struct {
-	Verdict, Reason, Owner string
+	Verdict, Reason string
 	// For is the interface that it sends answers back by; nil where it does something else.
 	For    *discover.Interface
-	Where  string                     // the end of Reason: where it is written
 	IsOf   func(self netip.Addr) bool // its answers have such an address
 	Opened []snapshot.Use             // by this host, and would leave otherwise without it
 }
@@ -52,14 +50,11 @@ func (j *Judge) Rule(r *snapshot.Rule) Judgement {
 	if i := j.AnswersBySource(r); i != nil {
 		return j.bySource(r, i)
 	}
-	if owner := owners.OfRule(r); owner != "" {
-		return Judgement{Verdict: Foreign, Reason: "it is of " + owner + ", for its own packets", Owner: owner}
-	}
 	switch {
 	case r.IsVRFs():
-		return Judgement{Verdict: Foreign, Reason: "it gives each VRF its table", Owner: "the kernel's VRFs"}
+		return Judgement{Verdict: Foreign, Reason: "it gives each VRF its table"}
 	case neverMatches(&j.Links, r):
-		return Judgement{Verdict: NotNeeded, Reason: "it never matches: " + devMeansIIF + whereWritten(j.Host, r)}
+		return Judgement{Verdict: NotNeeded, Reason: "it never matches: " + devMeansIIF}
 	case len(RestoringChains(j.Host, r)) > 0:
 		return j.byMark(r)
 	case r.Refuses != "":
@@ -72,19 +67,18 @@ func (j *Judge) Rule(r *snapshot.Rule) Judgement {
 func (j *Judge) bySource(r *snapshot.Rule, i *discover.Interface) Judgement {
 	judged := Judgement{For: i, IsOf: r.Src.Contains, Opened: j.OpenedNeeding(r, i)}
 	needed := cmp.Or(j.needs(r, i, judged.IsOf), j.needsForOpened(r, i, judged.Opened), j.needsForGateway(r, i))
-	return judged.conclude(j, r, needed, "replypath sends the replies, "+j.opensWithout(r, i))
+	return judged.conclude(j, needed, "replypath sends the replies, "+j.opensWithout(r, i))
 }
 
 // conclude takes why a rule is needed, "" where it is not, and why it is not.
-func (judged Judgement) conclude(j *Judge, r *snapshot.Rule, needed, without string) Judgement {
-	judged.Verdict, judged.Reason, judged.Owner, judged.Where = Needed, needed, owners.OfRule(r), whereWritten(j.Host, r)
+func (judged Judgement) conclude(j *Judge, needed, without string) Judgement {
+	judged.Verdict, judged.Reason = Needed, needed
 	if needed == "" {
 		judged.Verdict, judged.Reason = NotNeeded, without
 		if !j.EnforcesAll() {
 			judged.Reason = "once replypath enforces on all interfaces: " + without
 		}
 	}
-	judged.Reason += judged.Where
 	return judged
 }
 
@@ -199,7 +193,7 @@ func (j *Judge) byMark(r *snapshot.Rule) Judgement {
 	}
 	i := &j.Interfaces[index]
 	judged := Judgement{For: i, IsOf: func(self netip.Addr) bool { return snapshot.FamilyOf(netip.PrefixFrom(self, 0)) == r.Family }}
-	return judged.conclude(j, r, cmp.Or(j.needs(r, i, judged.IsOf), j.otherMarks(r, i)),
+	return judged.conclude(j, cmp.Or(j.needs(r, i, judged.IsOf), j.otherMarks(r, i)),
 		fmt.Sprintf("only what arrives by %s gets the mark, and replypath sends the replies", i.Name))
 }
 
@@ -298,7 +292,7 @@ func NeedlessRules(h *snapshot.Host) []finding.Finding {
 		case judged.Verdict == NotNeeded && enforces:
 			verdict, severity = "is not needed: ", finding.Note
 		case judged.Verdict == NotNeeded:
-			reason = "replypath does not enforce on all interfaces" + judged.Where
+			reason = "replypath does not enforce on all interfaces"
 		}
 		return seenRule(r, severity, judged.For.Name, r.String()+" "+verdict+reason)
 	})

@@ -16,7 +16,6 @@ import (
 	"replypath/loader/config"
 	"replypath/loader/discover"
 	"replypath/loader/doctor/finding"
-	"replypath/loader/doctor/owners"
 	"replypath/loader/doctor/remedy"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
@@ -72,7 +71,7 @@ func seenGateway(
 	f := finding.Seen(severity, i.Name, text, fmt.Sprintf("ip neigh show %s dev %s", g.Address, finding.Quote(i.Name)))
 	for _, r := range t.Routes {
 		if r.Device == g.Interface && r.Gateway == g.Address && r.IsUnicast() {
-			return f.Of(owners.OfRoute(&r))
+			return f.Of(r.Owner())
 		}
 	}
 	return f

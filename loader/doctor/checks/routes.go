@@ -13,7 +13,6 @@ import (
 	"replypath/loader/discover"
 	"replypath/loader/discover/dump"
 	"replypath/loader/doctor/finding"
-	"replypath/loader/doctor/owners"
 	"replypath/loader/doctor/remedy"
 	"replypath/loader/doctor/snapshot"
 )
@@ -49,10 +48,10 @@ func defaultRoute(h *snapshot.Host, family int) finding.Finding {
 	case best.Refuses():
 		return finding.Seen(finding.Error, "", fmt.Sprintf("%s: the default route is %s: no reply to peers beyond it is built",
 			name, Show(&h.Links, best)),
-			listRoutes(best)).Of(owners.OfRoute(best))
+			listRoutes(best)).Of(best.Owner())
 	case leadsDown(h, best):
 		return finding.Seen(finding.Error, "", fmt.Sprintf("%s: the default route by %s is down: what the host starts fails",
-			name, h.DeviceName(best.Device)), listRoutes(best)).Of(owners.OfRoute(best))
+			name, h.DeviceName(best.Device)), listRoutes(best)).Of(best.Owner())
 	}
 	return finding.Fine("", name+": "+Show(&h.Links, best))
 }
@@ -117,15 +116,12 @@ func isDaemons(protocol int) bool {
 // an address of this host.
 func OwnGateways(h *snapshot.Host) []finding.Finding {
 	found := finding.Each(h.Routes, func(r *snapshot.Route) finding.Finding {
-		if !r.IsUnicast() || !r.Gateway.IsValid() || !h.IsOwn(r.Gateway) {
+		isOthers := h.Managed(r.Device) == nil && !h.IsForAll(r.Family, r.Table) // a tunnel's, or that of pods
+		if !r.IsUnicast() || !r.Gateway.IsValid() || !h.IsOwn(r.Gateway) || isOthers {
 			return finding.None
 		}
-		f := finding.Seen(finding.Error, h.DeviceName(r.Device), Show(&h.Links, r)+" has a gateway that is this host itself", listRoutes(r)).
-			Of(owners.OfRoute(r))
-		if owner := owners.OfTable(r.Table); owner != "" { // its device leads elsewhere
-			f.Severity, f.Found = finding.OK, f.Found+", as "+owner+" has it"
-		}
-		return f
+		return finding.Seen(finding.Error, h.DeviceName(r.Device), Show(&h.Links, r)+" has a gateway that is this host itself", listRoutes(r)).
+			Of(r.Owner())
 	})
 	for _, i := range h.Interfaces {
 		for _, g := range i.Settings.Gateways {

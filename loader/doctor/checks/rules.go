@@ -6,14 +6,12 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/config"
 	"replypath/loader/discover"
 	"replypath/loader/doctor/finding"
-	"replypath/loader/doctor/owners"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/netfilter"
 )
@@ -26,7 +24,7 @@ func RulesThatNeverMatch(h *snapshot.Host) []finding.Finding {
 		if !neverMatches(&h.Links, r) {
 			return finding.None
 		}
-		return seenRule(r, finding.Note, r.IIF, fmt.Sprintf("%s never matches: %s%s", r, devMeansIIF, whereWritten(h, r)))
+		return seenRule(r, finding.Note, r.IIF, r.String()+" never matches: "+devMeansIIF)
 	})
 }
 
@@ -92,24 +90,10 @@ func leavesAlone(c *config.Config) bool {
 	return len(c.Exclude) > 0 || slices.ContainsFunc(config.Default().Protocols, unlisted)
 }
 
-// whereWritten names the lines that a rule's source stands on, as the end of a sentence.
-func whereWritten(h *snapshot.Host, r *snapshot.Rule) string {
-	places := h.Written[r.Src.Masked()]
-	switch {
-	case !r.Src.IsValid():
-		return "" // nothing to tell it by
-	case len(places) > 0:
-		return "; its source stands in " + strings.Join(places, ", ")
-	case h.Unread[snapshot.PartFiles]+h.Failed[snapshot.PartFiles] != "":
-		return "; not all files of the network could be read"
-	}
-	return "; no known file makes it at boot"
-}
-
 // RestoringChains names the chains that bring back the mark by which a rule leads to a table; none where the rule has
 // another purpose.
 func RestoringChains(h *snapshot.Host, r *snapshot.Rule) []string {
-	if r.Mark == 0 || r.Invert || r.Table == 0 || isEverybodys(r.Table) || r.Src.IsValid() || r.Dst.IsValid() || owners.OfRule(r) != "" {
+	if r.Mark == 0 || r.Invert || r.Table == 0 || isEverybodys(r.Table) || r.Src.IsValid() || r.Dst.IsValid() {
 		return nil
 	}
 	return bringingBack(&h.Firewall, r)
@@ -129,7 +113,7 @@ const devMeansIIF = "dev means iif, and what this host sends arrives by lo"
 
 // seenRule makes a finding about a rule.
 func seenRule(r *snapshot.Rule, severity finding.Severity, device, text string) finding.Finding {
-	return finding.Seen(severity, device, text, ip[r.Family]+"rule show").Of(owners.OfRule(r))
+	return finding.Seen(severity, device, text, ip[r.Family]+"rule show").Of(r.Owner())
 }
 
 // bringingBack names the chains that bring a mark that a rule selects by back from
@@ -166,7 +150,7 @@ var ip = map[int]string{unix.AF_INET: "ip ", unix.AF_INET6: "ip -6 "}
 // want it of the answers that they pass on: what is so marked never leaves, answers to others among it.
 func AnswersToLo(h *snapshot.Host) (found []finding.Finding) {
 	for _, r := range h.Rules {
-		if !r.HasMark() || r.Mark == 0 || r.Invert || owners.OfRule(&r) != "" || !leadsToLo(h, &r) {
+		if !r.HasMark() || r.Mark == 0 || r.Invert || !leadsToLo(h, &r) {
 			continue
 		}
 		restoring := bringingBack(&h.Firewall, &r)
@@ -182,8 +166,7 @@ func AnswersToLo(h *snapshot.Host) (found []finding.Finding) {
 				if gives {
 					found = append(found, finding.Seen(finding.Warning, "", fmt.Sprintf(
 						"%s, rule %d marks what this host sends, and %s leads it to lo: answers with the mark do not leave",
-						&c, rule.Handle, &r), "nft --handle list chain "+c.Family+" "+finding.Quote(c.Table)+" "+finding.Quote(c.Name)).
-						Of(owners.OfChain(c.Table, c.Name)))
+						&c, rule.Handle, &r), showChain(&c)))
 				}
 			}
 		}

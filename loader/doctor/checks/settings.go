@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -42,7 +41,7 @@ func (s *setting) values(effective int) string {
 
 // mended warns of a value of the interface that another has to take the place of.
 func (s *setting) mended(found string, value int) finding.Finding {
-	return finding.Mending(finding.Warning, s.name, found, finding.Sysctl{Key: s.key, Value: strconv.Itoa(value)})
+	return finding.Problem(finding.Warning, s.name, found, fmt.Sprintf("sysctl -w %s=%d", s.key, value))
 }
 
 // shown warns of values that somebody may mean.

@@ -40,18 +40,14 @@ type Finding struct {
 	Found    string    `json:"found"`    // one line, whose first clause says it in a few words
 	Evidence *Evidence `json:"evidence"` // nil: it is a state, and nothing was counted
 	Anchor   string    `json:"anchor"`   // where the documentation tells more
-	// Fix mends it and cannot take traffic away: settings of managed interfaces that
-	// detach gives back, and what is replypath's own. nil where there is no such thing.
+	// Fix is what a person types to mend it, and cannot take traffic away: settings of managed
+	// interfaces, and what is replypath's own. nil where there is no such thing.
 	Fix *string `json:"fix"`
 	// Inspect is a command that only reads, for what somebody else made. A problem has
 	// at least one of both.
 	Inspect *string `json:"inspect"`
 	// Owner is whose it seems to be; nil where nothing tells.
-	Owner     *string `json:"owner"`
-	Automatic bool    `json:"automatic"` // Fix does it; else it is for a person to do
-	Fixed     bool    `json:"fixed"`     // by this call of Fix
-
-	Sysctl Sysctl `json:"-"` // what is set where it is automatic
+	Owner *string `json:"owner"`
 }
 
 // Evidence is what was counted, and over which time. Since is nil where that is not known.
@@ -61,18 +57,15 @@ type Evidence struct {
 	Until time.Time  `json:"until"`
 }
 
-// Sysctl is a setting with the value that it should have.
-type Sysctl struct{ Key, Value string }
-
 // Fine makes a finding that all is in order. Without an interface it is about the
 // host.
 func Fine(device, found string) Finding {
 	return Finding{Severity: OK, Interface: OrNil(device), Found: found}
 }
 
-// Problem makes a finding that a person mends by what is replypath's own. fix says
-// how, and is never empty: a command of replypath or its unit, or the line of the
-// configuration to be set. What somebody else made is for Seen.
+// Problem makes a finding that a person mends without harm to anybody. fix says how, and is
+// never empty: a command of replypath or its unit, the line of the configuration to be set, or
+// a sysctl of a managed interface. What somebody else made is for Seen.
 func Problem(severity Severity, device, found, fix string) Finding {
 	return Advised(severity, device, found, Remedy{Fix: fix})
 }
@@ -127,13 +120,6 @@ func (f *Finding) Brief() string {
 
 // fewWords is how many characters say something in a few words.
 const fewWords = 48
-
-// Mending makes a finding that is mended by a sysctl, which `doctor --fix` sets.
-func Mending(severity Severity, device, found string, s Sysctl) Finding {
-	f := Problem(severity, device, found, "sysctl -w "+s.Key+"="+s.Value)
-	f.Sysctl, f.Automatic = s, true
-	return f
-}
 
 // None is the finding where there is nothing to say.
 var None Finding

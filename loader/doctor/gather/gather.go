@@ -95,7 +95,6 @@ func (g *gatherer) parts() []part {
 		{snapshot.PartStatus, root, g.status},
 		{snapshot.PartHooks, admin + " and " + bpf, g.hooks},
 		{snapshot.PartSockets, root, g.udpSockets},
-		{snapshot.PartFiles, root, g.files},
 		{snapshot.PartSockets, root, g.uses},
 		{snapshot.PartTraffic, bpf, g.wrongWays},
 		{"", "", func() error { return ownWays(h) }},
@@ -108,9 +107,6 @@ func (g *gatherer) pinned() error {
 		return g.elsewhere() // as bpf(2) would not tell everybody
 	} else if err == nil {
 		g.host.Pinned = true
-	}
-	if _, err := pins.ReadRepairs(g.PinDir); err != nil {
-		return err
 	}
 	journal, err := pins.ReadJournal(g.PinDir)
 	if errors.Is(err, pins.ErrNone) {

@@ -22,8 +22,6 @@ type Options struct {
 	// Quiet: nobody is asked anything, and nothing is waited for but a moment where replies failed of late. Gateways are known by their last
 	// answers.
 	Quiet bool
-	// Root is what the files of the host are looked up in; empty for "/".
-	Root string
 }
 
 // gatherer fills a snapshot.

@@ -45,7 +45,6 @@ const (
 	PartFirewall = "the firewall"
 	PartFlows    = "the flow table"
 	PartHooks    = "the tc hooks"
-	PartFiles    = "the files of the network"
 	PartTraffic  = "the counters"
 	PartKernel   = "what the kernel's bpf can do" // which only who may load programs can find out
 	PartTracked  = "connection tracking"

@@ -18,8 +18,6 @@ import (
 type Routing struct {
 	Routes []Route // those that one of the checks asks for
 	Rules  []Rule
-	// Written are the places, as file:line, of the files of the network that name a source.
-	Written map[netip.Prefix][]string
 	// LedBy are gateways of default routes that the datapath's daemon has seen since its start, by family, as "10.3.0.1 of eth0".
 	LedBy map[int]string
 }
@@ -34,6 +32,17 @@ type Route struct {
 	Gateway                               netip.Addr
 	Limits                                dump.Limits
 }
+
+// makers are those of routes and rules, by linux/rtnetlink.h and zebra/rt_netlink.h of FRR. Static tells nobody: networkd,
+// NetworkManager and people write it.
+var makers = map[int]string{
+	unix.RTPROT_DHCP: "a DHCP client", unix.RTPROT_RA: "router advertisements", unix.RTPROT_KEEPALIVED: "keepalived",
+	unix.RTPROT_BIRD: "BIRD", unix.RTPROT_ZEBRA: "FRR", unix.RTPROT_BGP: "FRR", unix.RTPROT_ISIS: "FRR", unix.RTPROT_OSPF: "FRR",
+	unix.RTPROT_RIP: "FRR", unix.RTPROT_EIGRP: "FRR", 190: "FRR", 191: "FRR", 193: "FRR", 194: "FRR", 195: "FRR", 196: "FRR", 197: "FRR",
+}
+
+// Owner is who made it, by its protocol; empty where that tells nothing.
+func (r *Route) Owner() string { return makers[r.Protocol] }
 
 // IsUnicast tells a route that leads somewhere.
 func (r *Route) IsUnicast() bool { return r.Type == unix.RTN_UNICAST }
@@ -115,6 +124,14 @@ type Rule struct {
 	SuppressesDefault bool
 }
 
+// Owner is who made it, by its protocol; empty where that tells nothing.
+func (r *Rule) Owner() string {
+	if r.IsVRFs() {
+		return "the kernel's VRFs"
+	}
+	return makers[r.Protocol]
+}
+
 // IsKernels tells the rules that every host has.
 func (r *Rule) IsKernels() bool {
 	return !r.Src.IsValid() && r.isBySource() && !r.SuppressesDefault &&
@@ -177,11 +194,6 @@ const AllBits = 0xffffffff
 
 // HasMark tells a rule that selects by a mark, also by that of none.
 func (r *Rule) HasMark() bool { return r.Mark != 0 || r.Mask != 0 }
-
-// HasMarkOf tells whether a rule selects by one of some marks with this very mask.
-func (r *Rule) HasMarkOf(mask uint32, marks ...uint32) bool {
-	return r.Mask == mask && slices.Contains(marks, r.Mark)
-}
 
 // SelectsMark tells whether a rule selects packets with a mark.
 func (r *Rule) SelectsMark(mark uint32) bool { return mark&r.Mask == r.Mark }
