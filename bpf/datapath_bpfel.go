@@ -254,7 +254,7 @@ type DatapathLearnt struct {
 	Downs   uint16
 	Gateway [6]uint8
 	Settled uint8
-	Pad     uint8
+	Proven  uint8
 }
 
 type DatapathMode uint32

@@ -66,6 +66,10 @@ func (b *bed) known(f bpf.DatapathFlow) bpf.DatapathLearnt {
 	return ways[sender(f)]
 }
 
+func proven(l *bpf.DatapathLearnt) { l.Proven = 1 }
+
+func provenAndSettled(l *bpf.DatapathLearnt) { l.Proven, l.Settled = 1, 1 }
+
 // What makes an entry hold no more.
 var lapsed = map[string]func(*bed, *bpf.DatapathLearnt){
 	"another gateway":  func(_ *bed, l *bpf.DatapathLearnt) { l.Gateway[5]++ },
@@ -148,6 +152,7 @@ func TestLearnWay(t *testing.T) {
 		withData bool
 		want     bpf.DatapathEvent // 0: nothing
 		settles  bool
+		proves   bool
 	}{
 		{name: "the rule's, alone", attempt: attemptSent | attemptChoice, want: ruleLearnt, settles: true},
 		{name: "nothing to choose", attempt: attemptSent},
@@ -162,11 +167,25 @@ func TestLearnWay(t *testing.T) {
 			known: func(b *bed, f bpf.DatapathFlow) { b.teach(f, 0, 1, nil) }},
 		{name: "known, of before", attempt: attemptOfTwo, way: flagAsRouted, want: asRoutedLearnt,
 			known: func(b *bed, f bpf.DatapathFlow) { b.teach(f, 0, 1, func(l *bpf.DatapathLearnt) { l.Downs-- }) }},
+		{name: "as routed brings data", attempt: attemptOfTwo, way: flagAsRouted, withData: true, want: asRoutedLearnt, proves: true},
+		{name: "the known one, alone", attempt: attemptSent | attemptChoice, way: flagLastHop, proves: true,
+			known: func(b *bed, f bpf.DatapathFlow) { b.teach(f, flagLastHop, 1, nil) }},
+		{name: "the rule's, alone, where another was proven", attempt: attemptSent | attemptChoice, want: ruleLearnt, settles: true, proves: true,
+			known: func(b *bed, f bpf.DatapathFlow) { b.teach(f, flagLastHop, 61, proven) }},
+		// A client may answer what it has not got, once it has our SYN-ACK.
+		{name: "the rule's brings data, where another was proven", attempt: attemptOfTwo, withData: true, proves: true,
+			known: func(b *bed, f bpf.DatapathFlow) { b.teach(f, flagLastHop, 61, provenAndSettled) }},
+		{name: "the rule's brings data, where another is known", attempt: attemptOfTwo, withData: true, want: ruleLearnt, settles: true,
+			known: func(b *bed, f bpf.DatapathFlow) { b.teach(f, flagLastHop, 1, nil) }},
+		{name: "as routed, where another was proven just now", attempt: attemptOfTwo, way: flagAsRouted, proves: true,
+			known: func(b *bed, f bpf.DatapathFlow) { b.teach(f, flagLastHop, 1, proven) }},
+		{name: "as routed, where another was proven", attempt: attemptOfTwo, way: flagAsRouted, want: asRoutedLearnt, proves: true,
+			known: func(b *bed, f bpf.DatapathFlow) { b.teach(f, flagLastHop, 61, proven) }},
 		{name: "the same again", attempt: attemptOfTwo, way: flagLastHop,
 			known: func(b *bed, f bpf.DatapathFlow) { b.teach(f, flagLastHop, 1, nil) }},
 		{name: "a second opinion", attempt: attemptOfTwo, way: flagLastHop, settles: true,
 			known: func(b *bed, f bpf.DatapathFlow) { b.teach(f, flagLastHop, 61, nil) }},
-		{name: "of none", attempt: attemptSent | attemptChoice, way: flagLastHop,
+		{name: "of none", attempt: attemptSent | attemptChoice, way: flagLastHop, proves: true,
 			known: func(b *bed, f bpf.DatapathFlow) { b.teach(f, flagLastHop, 61, nil) }},
 		{name: "next_hop says", attempt: attemptOfTwo, way: flagAsRouted, known: func(b *bed, _ bpf.DatapathFlow) {
 			b.manage(b.replication, func(r *bpf.DatapathInterface) { r.NextHop = uint8(bpf.DatapathNextHopModeNEXT_HOP_LAST) })
@@ -201,6 +220,9 @@ func TestLearnWay(t *testing.T) {
 			}
 			if (got.Settled != 0) != test.settles {
 				t.Errorf("settled %d", got.Settled)
+			}
+			if (got.Proven != 0) != test.proves || before != (bpf.DatapathLearnt{}) && got.Way == test.way && b.ago(0)-got.Heard > 10 && b.Seconds(30) < b.ago(0)-before.Heard {
+				t.Errorf("%+v after %+v", got, before)
 			}
 		})
 	}

@@ -51,8 +51,16 @@ static inline bool still_holds(const struct learnt *learnt, const struct path *p
 		mac_equal((const __u8 *)&mac, learnt->gateway));
 }
 
+#define HEARD_SECONDS 30
 #define SECOND_OPINION 60
 #define ONE_OPINION_IN 10
+
+/* The sender goes on, and what was learnt of it. */
+static inline void hear(struct learnt *learnt)
+{
+	if (age(learnt->heard) >= seconds(HEARD_SECONDS))
+		learnt->heard = now();
+}
 
 /*
  * The way, of FLOW_WAY, that was learnt for who sent the scratch packet, whose path is in the scratch. What one handshake
@@ -72,8 +80,8 @@ __noinline int learnt_way(void)
 	learnt = bpf_map_lookup_elem(&ways, &sender);
 	if (!learnt || !still_holds(learnt, &scratch->path))
 		return 0;
-	if (age(learnt->heard) >= seconds(60))
-		learnt->heard = now();
+	if (packet->protocol != IPPROTO_TCP)
+		hear(learnt);
 	if (!learnt->settled && packet->protocol == IPPROTO_TCP && is_syn(packet) &&
 	    age(learnt->since) >= seconds(SECOND_OPINION) && age(learnt->tried) >= seconds(ONE_OPINION_IN)) {
 		learnt->tried = now();
@@ -157,31 +165,56 @@ static __noinline void track_segment(const struct __sk_buff *skb, const struct p
 }
 
 /*
+ * Whether an entry that holds says all that this teaches. Our number in a SYN-ACK is known to nobody who has not got it: a
+ * handshake that one way completed alone proves that way. What came after several ways, a client may make up: it teaches of
+ * a sender by which nothing was proven, and of others only that the rule's way is to be tried once more.
+ */
+static inline bool is_known(struct learnt *learnt, __u16 way, bool again, bool proves)
+{
+	if (learnt->way == way) {
+		hear(learnt);
+		if (proves)
+			learnt->proven = true;
+		if (again && age(learnt->since) >= seconds(SECOND_OPINION))
+			learnt->settled = true;
+		return true;
+	}
+	if (!learnt->way)
+		return true; /* for good */
+	if (!again || !learnt->proven)
+		return false;
+	if (!way)
+		learnt->settled = false;
+	return !way || age(learnt->heard) < seconds(2 * HEARD_SECONDS);
+}
+
+/*
  * What the flow's sender teaches: its way completed a handshake, or `with_data` what was sent after it was acknowledged. If
- * SYN-ACKs left by several ways, only that proves the rule's way, which stays for good. What could not go by its way proves
- * nothing.
+ * SYN-ACKs left by several ways, only that speaks for the rule's way. What could not go by its way teaches nothing.
  */
 static __noinline void learn_way(const struct flow *flow, bool with_data)
 {
 	const struct path *path = (const struct path *)&flow->ifindex;
-	bool again = flow->attempt & ATTEMPT_AGAIN;
+	bool again = flow->attempt & ATTEMPT_AGAIN, proves = with_data || !again;
 	struct sender sender = sender_of(&flow->tuple, path);
 	struct learnt value = { .since = now(), .heard = now(), .tried = now(), .way = flow->flags & FLOW_WAY };
 	struct learnt *learnt;
 	mac_word gateway = 0;
 
-	if (!(flow->attempt & ATTEMPT_CHOICE) || flow->attempt & ATTEMPT_ASTRAY || (!value.way && again && !with_data) ||
+	if ((flow->attempt & (ATTEMPT_CHOICE | ATTEMPT_ASTRAY)) != ATTEMPT_CHOICE || (!value.way && !proves) ||
 	    !may_learn(get_interface(flow->interface, flow->ifindex)))
 		return;
 	learnt = bpf_map_lookup_elem(&ways, &sender);
-	if (learnt && (!learnt->way || learnt->way == value.way) && still_holds(learnt, path)) {
-		if (value.way && again && age(learnt->since) >= seconds(SECOND_OPINION))
-			learnt->settled = true; /* the rule's way was tried once more */
-		return;
+	if (learnt && still_holds(learnt, path)) {
+		if (is_known(learnt, value.way, again, proves))
+			return;
+		value.proven = learnt->proven;
 	}
 	if (!path->gateway || !gateway_mac(path->gateway, path->ifindex, &gateway))
 		gateway = 0;
 	value.settled = !value.way;
+	if (value.way && proves)
+		value.proven = true;
 	value.downs = times_down(path->interface);
 	copy_mac(value.gateway, &gateway);
 	if (!bpf_map_update_elem(&ways, &sender, &value, BPF_ANY))

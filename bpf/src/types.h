@@ -139,13 +139,13 @@ struct sender {
 /* By which way handshakes through a sender were completed, and what has to be the same for that to hold. */
 struct learnt {
 	__u32 since;     /* ticks */
-	__u32 heard;     /* ticks, to a minute: the last flow that began */
+	__u32 heard;     /* ticks, to half a minute: the last handshake that it completed, or datagrams that began */
 	__u32 tried;     /* ticks: when a handshake began by the rule's way, though another was learnt */
 	__u16 way;       /* of FLOW_WAY */
 	__u16 downs;     /* low bits of how often the link went down */
 	__u8 gateway[6]; /* MAC of the rule's gateway; zeros: there was none */
-	__u8 settled;    /* for good */
-	__u8 pad;
+	__u8 settled;    /* the rule's way is not tried any more */
+	__u8 proven;     /* another way than the rule's completed a handshake alone, or brought data */
 };
 
 /* The two words of a flow that say by which path it came. */

@@ -64,8 +64,8 @@ func (m *Model) takeAnew(f *Flow, w path) {
 	if !holds || !m.mayLearn(*f) {
 		return
 	}
-	if m.since(l.Heard) >= m.Ticks(60) {
-		l.Heard = m.Now
+	if f.Tuple.Protocol != protoTCP {
+		m.hear(&l)
 	}
 	if l.Settled == 0 && w.opens && m.since(l.Since) >= m.Ticks(60) && m.since(l.Tried) >= m.Ticks(10) {
 		l.Tried = m.Now
@@ -147,29 +147,57 @@ func (m *Model) judge(f *Flow, p *packet) {
 	}
 }
 
-// learn: the way of a flow has completed a handshake, or brought data. The rule's way is believed for good, but not where
-// others were taken too and no data arrived.
+// hear: what was learnt of a sender is in use.
+func (m *Model) hear(l *Learnt) {
+	if m.since(l.Heard) >= m.Ticks(30) {
+		l.Heard = m.Now
+	}
+}
+
+// learn: the way of a flow has completed a handshake, or brought data, by itself or after others. By itself it is proven, as
+// who has not got the SYN-ACK cannot answer it.
 func (m *Model) learn(f Flow, withData bool) {
 	again, way := f.Attempt&attemptAgain != 0, f.Flags&flagWay
-	if f.Attempt&(attemptChoice|attemptAstray) != attemptChoice || way == 0 && again && !withData || !m.mayLearn(f) {
+	proves := withData || !again
+	if f.Attempt&(attemptChoice|attemptAstray) != attemptChoice || way == 0 && !proves || !m.mayLearn(f) {
 		return
 	}
-	if l, holds := m.learnt(f); holds && (l.Way == 0 || l.Way == way) {
-		if again && way != 0 && m.since(l.Since) >= m.Ticks(60) {
-			l.Settled = 1 // the rule's was tried once more
-			m.Ways[senderKey(f)] = l
+	l, holds := m.learnt(f)
+	key, isOld := senderKey(f), m.since(l.Since) >= m.Ticks(60)
+	switch {
+	case holds && l.Way == way:
+		m.hear(&l)
+		if proves {
+			l.Proven = 1
 		}
+		if again && isOld {
+			l.Settled = 1
+		}
+		m.Ways[key] = l
 		return
+	case holds && l.Way == 0:
+		return // for good
+	case holds && again && l.Proven != 0 && way == 0:
+		l.Settled = 0 // the rule's way is tried once more
+		m.Ways[key] = l
+		return
+	case holds && again && l.Proven != 0 && m.since(l.Heard) < m.Ticks(60):
+		return // the others go on by theirs
+	case !holds:
+		l = Learnt{}
 	}
-	l := Learnt{Since: m.Now, Heard: m.Now, Tried: m.Now, Way: way, Downs: m.downs(f)}
+	proven := l.Proven
+	if way != 0 && proves {
+		proven = 1
+	}
+	l = Learnt{Since: m.Now, Heard: m.Now, Tried: m.Now, Way: way, Downs: m.downs(f), Proven: proven}
 	l.Gateway, _ = m.usable(f.Gateway, f.Ifindex)
-	learnt := map[uint16]Event{
-		0: bpf.DatapathEventEVENT_LEARNT_RULE, flagLastHop: bpf.DatapathEventEVENT_LEARNT_LAST_HOP,
-		flagAsRouted: bpf.DatapathEventEVENT_LEARNT_AS_ROUTED,
-	}
 	if way == 0 {
 		l.Settled = 1
 	}
-	m.Ways[senderKey(f)] = l
-	m.event(learnt[way])
+	m.Ways[key] = l
+	m.event(map[uint16]Event{
+		0: bpf.DatapathEventEVENT_LEARNT_RULE, flagLastHop: bpf.DatapathEventEVENT_LEARNT_LAST_HOP,
+		flagAsRouted: bpf.DatapathEventEVENT_LEARNT_AS_ROUTED,
+	}[way])
 }
