@@ -13,7 +13,6 @@ import (
 	"replypath/loader/config"
 	"replypath/loader/discover"
 	"replypath/loader/doctor/snapshot"
-	"replypath/loader/flows"
 	"replypath/loader/netfilter"
 	"replypath/loader/pins"
 )
@@ -122,18 +121,6 @@ func MAC(text string) net.HardwareAddr {
 	return m
 }
 
-// ThroughBalancer is S2: a flow of an on-link client that has the balancer's MAC.
-func ThroughBalancer(h *snapshot.Host) {
-	h.Flows = []flows.Flow{
-		{Protocol: "tcp", Peer: "10.4.0.55", Interface: new("eth1"), NextHopMAC: new(BalancerMAC)},
-		{Protocol: "udp", Peer: "10.4.0.55", Interface: new("eth1"), NextHopMAC: new(BalancerMAC)},
-	}
-	h.Neighbours = []snapshot.Neighbour{
-		{Interface: Eth1, Address: Address("10.4.0.1"), MAC: MAC(BalancerMAC)},
-		{Interface: Eth1, Address: Address("10.4.0.55"), MAC: MAC(ClientMAC)},
-	}
-}
-
 // Wrong adds replies that go the wrong way.
 func Wrong(w snapshot.WrongWay) func(*snapshot.Host) {
 	return func(h *snapshot.Host) { h.WrongWays = append(h.WrongWays, w) }
@@ -177,8 +164,5 @@ func InTable(r snapshot.Route, table int) snapshot.Route {
 	return r
 }
 
-// The MACs of a load balancer and of a client of the same network.
-const (
-	BalancerMAC = "02:00:00:00:07:01"
-	ClientMAC   = "02:00:00:00:07:55"
-)
+// BalancerMAC is that of a load balancer.
+const BalancerMAC = "02:00:00:00:07:01"

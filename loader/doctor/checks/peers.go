@@ -3,17 +3,13 @@
 package checks
 
 import (
-	"bytes"
 	"fmt"
-	"maps"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
-	"replypath/loader/config"
+	"replypath/bpf"
 	"replypath/loader/discover"
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/owners"
@@ -100,88 +96,77 @@ func some(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// LastHop finds interfaces where on-link peers arrive by another host's MAC, as
-// behind a load balancer with NAT: answered directly, they take the answer for a
-// stranger's.
-func LastHop(h *snapshot.Host) []finding.Finding {
-	var found []finding.Finding
+const (
+	mostSenders = 20 // that are told of one by one
+	tryTime     = 5  // seconds: by then a handshake has tried all ways
+)
+
+// Senders tells through whom replies go another way than next_hop has it, as handshakes taught, and through whom handshakes
+// were answered by several ways and never completed.
+func Senders(h *snapshot.Host) (found []finding.Finding) {
 	if h.FlowError != "" {
 		found = append(found, finding.Problem(finding.Warning, "", "not looked at: "+h.FlowError, remedy.Start(&h.State)))
 	}
-	return append(found, finding.Each(h.Interfaces, func(i *discover.Interface) finding.Finding {
-		peers := h.LastHopPeers(i)
-		if len(peers) == 0 || i.Settings.NextHop == config.NextHopLastHop {
-			return finding.None
-		}
-		return finding.Problem(finding.Warning, i.Name,
-			"peers of this network arrive from another station's mac: "+some(peers)+": next_hop last-hop answers them through it",
-			remedy.ConfigureInterface(h, i.Name, "next_hop: last-hop"))
-	})...)
-}
-
-// UnknownGateways looks at interfaces without a gateway of a family, whose replies go back to the MAC that the question came
-// from. It tells of frames from a MAC that no neighbour has: such a router may take only what is sent to another one, as those of
-// HSRP do.
-func UnknownGateways(h *snapshot.Host) []finding.Finding {
-	var found []finding.Finding
-	for _, i := range h.Interfaces {
-		for _, family := range snapshot.Families {
-			if i.MAC == nil || i.Settings.NextHop == config.NextHopLastHop || hasGateway(h, &i, family) {
-				continue
-			}
-			found = append(found, strangers(h, &i, family)...)
+	works := make(map[bpf.DatapathSender]bool)
+	if h.Status != nil {
+		found = append(found, learnt(h, works)...)
+	}
+	vain := make(map[bpf.DatapathSender]*flows.Flow)
+	count := make(map[bpf.DatapathSender]int)
+	for n := range h.Flows {
+		f := &h.Flows[n]
+		works[f.Sender] = works[f.Sender] || f.State == flows.StateEstablished
+		if f.Unanswered && f.AgeSeconds >= tryTime && f.Interface != nil {
+			vain[f.Sender] = f
+			count[f.Sender]++
 		}
 	}
+	for sender, f := range vain {
+		if !works[sender] {
+			found = append(found, inVain(h, f, count[sender]))
+		}
+	}
+	slices.SortFunc(found, func(a, b finding.Finding) int { return strings.Compare(a.Found, b.Found) })
 	return found
 }
 
-func hasGateway(h *snapshot.Host, i *discover.Interface, family int) bool {
-	return slices.ContainsFunc(h.Gateways, func(g nexthop.Gateway) bool {
-		return g.Interface == i.Index && (family == unix.AF_INET && g.IPv4 || family == unix.AF_INET6 && g.IPv6)
-	})
-}
-
-// strangers tells of MACs that brought questions from far away, that no neighbour has, and by which no connection was completed.
-func strangers(h *snapshot.Host, i *discover.Interface, family int) (found []finding.Finding) {
-	known, count, works := h.OwnersOfMACs(i.Index), make(map[string]int), make(map[string]bool)
-	h.Unnamed(i.Name, func(f *flows.Flow, peer netip.Addr) {
-		mac := finding.OrEmpty(f.NextHopMAC)
-		isOther := snapshot.FamilyOf(netip.PrefixFrom(peer, 0)) != family || h.IsOnLink(i.Index, peer)
-		if !isOther && mac != "" && len(known[mac]) == 0 {
-			count[mac]++
-			works[mac] = works[mac] || f.State == flows.StateEstablished
-		}
-	})
-	for _, mac := range slices.Sorted(maps.Keys(count)) {
-		if works[mac] {
+// learnt tells of the senders that have another way, and notes of all that some way works.
+func learnt(h *snapshot.Host, works map[bpf.DatapathSender]bool) (found []finding.Finding) {
+	how, look := map[string]string{flows.WayLastHop: "back to it", flows.WayDirectReturn: "as routed"}, remedy.Command(&h.State, "replypath status --verbose")
+	others := 0
+	for _, s := range h.Status.Senders {
+		works[s.Key] = true
+		if s.Way == flows.WayRule {
 			continue
 		}
-		found = append(found, finding.Problem(finding.Warning, i.Name, fmt.Sprintf(
-			"%d flows came from mac %s, which no neighbour has, and none was completed: the router may take replies by another mac only (HSRP, VRRP)",
-			count[mac], mac), remedy.ConfigureInterface(h, i.Name, "gateways: ["+routerSeen(h, i, family)+"]")))
+		if others++; others <= mostSenders {
+			text := fmt.Sprintf("replies of %s through %s go %s, %s", s.Self, finding.OrEmpty(s.MAC), how[s.Way], s.Because())
+			found = append(found, finding.Seen(finding.Note, s.Interface, text, look))
+		}
+	}
+	if more := others - mostSenders; more > 0 {
+		found = append(found, finding.Seen(finding.Note, "", fmt.Sprintf("through %d more senders replies go another way than next_hop has it", more), look))
 	}
 	return found
 }
 
-// virtual are the beginnings of MACs of virtual routers: RFC 9568, 7.3, for IPv4 and IPv6; Cisco's HSRP 1, 2 and for IPv6; GLBP.
-var virtual = []net.HardwareAddr{
-	{0x00, 0x00, 0x5e, 0x00, 0x01}, {0x00, 0x00, 0x5e, 0x00, 0x02}, {0x00, 0x00, 0x0c, 0x07, 0xac}, {0x00, 0x00, 0x0c, 0x9f},
-	{0x00, 0x05, 0x73, 0xa0}, {0x00, 0x07, 0xb4, 0x00},
+// inVain tells of a sender through which no handshake was completed, one of which is that of a flow.
+func inVain(h *snapshot.Host, f *flows.Flow, count int) finding.Finding {
+	i := h.Named(*f.Interface)
+	text := fmt.Sprintf("no handshake with %s through %s was completed: %s answered by every way",
+		f.Self, net.HardwareAddr(f.Sender.Mac[:]), finding.Counted(count, "was", "were"))
+	if i != nil && i.MAC != nil && !hasGateway(h, i, f.Family) {
+		return finding.Problem(finding.Warning, i.Name, text+": its router may take replies by another mac only (HSRP, VRRP)",
+			remedy.ConfigureInterface(h, i.Name, "gateways: [its address]"))
+	}
+	return finding.Seen(finding.Warning, *f.Interface, text, finding.Explained(
+		remedy.Command(&h.State, "replypath trace --self "+f.Self), "by which ways they are answered"))
 }
 
-// routerSeen is the neighbour that is a router by its MAC, or has said that it is one; else a word for it.
-func routerSeen(h *snapshot.Host, i *discover.Interface, family int) string {
-	isVirtual := func(n *snapshot.Neighbour) bool {
-		return slices.ContainsFunc(virtual, func(prefix net.HardwareAddr) bool { return bytes.HasPrefix(n.MAC, prefix) })
-	}
-	for _, is := range []func(*snapshot.Neighbour) bool{isVirtual, func(n *snapshot.Neighbour) bool { return n.Router }} {
-		for _, n := range h.Neighbours {
-			if n.Interface == i.Index && snapshot.FamilyOf(netip.PrefixFrom(n.Address, 0)) == family && is(&n) {
-				return n.Address.String()
-			}
-		}
-	}
-	return "ADDRESS"
+func hasGateway(h *snapshot.Host, i *discover.Interface, family string) bool {
+	return slices.ContainsFunc(h.Gateways, func(g nexthop.Gateway) bool {
+		return g.Interface == i.Index && (family == "ipv4" && g.IPv4 || family == "ipv6" && g.IPv6)
+	})
 }
 
 // ConnectedSockets finds UDP daemons that connect a socket of theirs after they

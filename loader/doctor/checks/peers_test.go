@@ -4,16 +4,19 @@ package checks
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
-	"replypath/loader/config"
+	"replypath/bpf"
 	"replypath/loader/discover"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
 	"replypath/loader/nexthop"
 	"replypath/loader/sockets"
+	"replypath/loader/status"
 	"replypath/test/testhost"
 )
 
@@ -57,68 +60,56 @@ func TestSilentGateways(t *testing.T) {
 	})
 }
 
-func TestLastHop(t *testing.T) {
-	want := []string{
-		"warning eth1: peers of this network arrive from another station's mac: 10.4.0.55 from 02:00:00:00:07:01 (10.4.0.1): next_hop last-hop answers them through it" +
-			" => set interfaces: [{name: eth0}, {name: eth1, next_hop: last-hop}] in /etc/replypath/replypath.yaml, then systemctl reload replypath",
-	}
-	and := func(change func(*snapshot.Host)) func(*snapshot.Host) {
-		return func(h *snapshot.Host) { testhost.ThroughBalancer(h); change(h) }
-	}
-	testhost.Check(t, LastHop, []testhost.Wants{
-		{"no flows", nil, nil},
-		{"through a balancer", testhost.ThroughBalancer, want},
-		{"through a balancer that is the gateway, the client is not known", and(func(h *snapshot.Host) { h.Neighbours = h.Neighbours[:1] }), want},
-		{"another address of a neighbour", and(func(h *snapshot.Host) {
-			h.Neighbours = []snapshot.Neighbour{{Interface: testhost.Eth1, Address: testhost.Address("10.4.0.56"), MAC: testhost.MAC(testhost.BalancerMAC)}}
-		}), nil},
-		{"directly", and(func(h *snapshot.Host) {
-			h.Flows[0].NextHopMAC, h.Flows[1].NextHopMAC = new(testhost.ClientMAC), new(testhost.ClientMAC)
-		}), nil},
-		{"proxy arp", and(func(h *snapshot.Host) { h.Neighbours[1].MAC = testhost.MAC(testhost.BalancerMAC) }), nil},
-		{"not on-link", and(func(h *snapshot.Host) { h.Flows[0].Peer, h.Flows[1].Peer = "192.0.2.1", "192.0.2.1" }), nil},
-		{"by its gateway", and(func(h *snapshot.Host) { h.Flows[0].Gateway, h.Flows[1].Gateway = new("10.4.0.1"), new("10.4.0.1") }), nil},
-		{"the gateway itself", and(func(h *snapshot.Host) { h.Flows[0].Peer, h.Flows[1].Peer = "10.4.0.1", "10.4.0.1" }), nil},
-		{"configured", and(func(h *snapshot.Host) { h.Interfaces[1].Settings.NextHop = config.NextHopLastHop }), nil},
-		{"no table", func(h *snapshot.Host) { h.FlowError = "made by another version" }, []string{"warning: not looked at: made by another version => systemctl start replypath"}},
-	})
-}
-
-// TestUnknownGateways: eth1 has no gateway of IPv4; its questions come from a MAC.
-func TestUnknownGateways(t *testing.T) {
-	const stranger = "02:00:00:00:07:09"
-	through := func(state string) func(*snapshot.Host) {
+// TestSenders: eth1 has no gateway of IPv4 where it is said so.
+func TestSenders(t *testing.T) {
+	key := bpf.DatapathSender{Mac: [6]uint8(testhost.MAC(testhost.BalancerMAC)), Interface: 2}
+	learnt := func(ways ...string) func(*snapshot.Host) {
 		return func(h *snapshot.Host) {
-			h.Gateways = h.Gateways[:1]
-			for _, peer := range []string{"10.60.0.1", "10.60.0.2", "10.4.0.55"} {
-				h.Flows = append(h.Flows, flows.Flow{Peer: peer, Interface: new("eth1"), NextHopMAC: new(stranger), State: state})
+			h.Status = new(status.Status)
+			for _, way := range ways {
+				h.Status.Senders = append(h.Status.Senders, flows.Sender{
+					Interface: "eth1", MAC: new(testhost.BalancerMAC), Self: "10.4.0.100", Way: way, LearntAt: time.Now(), Key: key,
+				})
 			}
 		}
 	}
-	and := func(change func(*snapshot.Host)) func(*snapshot.Host) {
-		return func(h *snapshot.Host) { through(flows.StateHalfOpen)(h); change(h) }
+	asked := func(state string, unanswered bool, seconds float64) func(*snapshot.Host) {
+		return func(h *snapshot.Host) {
+			h.Flows = append(h.Flows, flows.Flow{
+				Family: "ipv4", Self: "10.4.0.100", Interface: new("eth1"), State: state, Unanswered: unanswered, AgeSeconds: seconds, Sender: key,
+			})
+		}
 	}
-	neighbour := func(address, mac string, isRouter bool) func(*snapshot.Host) {
-		return and(func(h *snapshot.Host) {
-			h.Neighbours = []snapshot.Neighbour{{Interface: testhost.Eth1, Address: testhost.Address(address), MAC: testhost.MAC(mac), Router: isRouter}}
-		})
+	tried, early := asked(flows.StateHalfOpen, true, 6), asked(flows.StateHalfOpen, true, 2)
+	withoutGateway := func(h *snapshot.Host) { h.Gateways = h.Gateways[:1] }
+	now := time.Now().Format("15:04")
+	note := func(how string) []string {
+		return []string{"note eth1: replies of 10.4.0.100 through 02:00:00:00:07:01 go " + how + ", as by its mac none was completed, learnt at " + now +
+			" ?? replypath status --verbose"}
 	}
-	want := func(gateway string) []string {
-		return []string{"warning eth1: 2 flows came from mac 02:00:00:00:07:09, which no neighbour has, and none was completed: " +
-			"the router may take replies by another mac only (HSRP, VRRP) => set interfaces: [{name: eth0}, {name: eth1, gateways: [" +
-			gateway + "]}] in /etc/replypath/replypath.yaml, then systemctl reload replypath"}
-	}
-	testhost.Check(t, UnknownGateways, []testhost.Wants{
-		{"known gateways", nil, nil},
-		{"a stranger", through(flows.StateHalfOpen), want("ADDRESS")},
-		{"datagrams of a stranger", through(flows.StateConnectionless), want("ADDRESS")},
-		{"a stranger that takes replies", through(flows.StateEstablished), nil},
-		{"a neighbour", neighbour("10.4.0.9", stranger, false), nil},
-		{"beside a virtual router", neighbour("10.4.0.1", "00:00:0c:07:ac:01", false), want("10.4.0.1")},
-		{"beside a router", neighbour("10.4.0.1", "02:00:00:00:07:01", true), want("10.4.0.1")},
-		{"beside another host", neighbour("10.4.0.1", "02:00:00:00:07:01", false), want("ADDRESS")},
-		{"last hop", and(func(h *snapshot.Host) { h.Interfaces[1].Settings.NextHop = config.NextHopLastHop }), nil},
+	const vain = "warning eth1: no handshake with 10.4.0.100 through 02:00:00:00:07:01 was completed: "
+	const trace = " ?? replypath trace --self 10.4.0.100  # by which ways they are answered"
+	testhost.Check(t, Senders, []testhost.Wants{
+		{"nothing", nil, nil},
+		{"the rule's way", learnt(flows.WayRule), nil},
+		{"back", learnt(flows.WayLastHop), note("back to it")},
+		{"as routed", learnt(flows.WayDirectReturn), note("as routed")},
+		{"in vain", testhost.And(tried, tried), []string{vain + "2 were answered by every way" + trace}},
+		{"in vain, without a gateway", testhost.And(tried, withoutGateway), []string{vain +
+			"1 was answered by every way: its router may take replies by another mac only (HSRP, VRRP) => set interfaces: [{name: eth0}, " +
+			"{name: eth1, gateways: [its address]}] in /etc/replypath/replypath.yaml, then systemctl reload replypath"}},
+		{"not all tried yet", early, nil},
+		{"none tried", asked(flows.StateHalfOpen, false, 60), nil},
+		{"another was completed", testhost.And(tried, asked(flows.StateEstablished, false, 1)), nil},
+		{"and before", testhost.And(tried, learnt(flows.WayRule)), nil},
+		{"no table", func(h *snapshot.Host) { h.FlowError = "made by another version" }, []string{"warning: not looked at: made by another version => systemctl start replypath"}},
 	})
+	many := testhost.New()
+	learnt(slices.Repeat([]string{flows.WayLastHop}, mostSenders+7)...)(many)
+	found := Senders(many)
+	if last := found[len(found)-1]; len(found) != mostSenders+1 || last.Found != "through 7 more senders replies go another way than next_hop has it" {
+		t.Errorf("%d findings, at last %q", len(found), last.Found)
+	}
 }
 
 func TestConnectedSockets(t *testing.T) {

@@ -121,7 +121,7 @@ func neighbours(handle *netlink.Handle, h *snapshot.Host) error {
 	list, err := dump.Neighbours(handle)
 	for _, n := range list {
 		h.Neighbours = append(h.Neighbours, snapshot.Neighbour{
-			Interface: n.LinkIndex, Address: dump.Address(n.IP), MAC: n.HardwareAddr, Router: n.Flags&netlink.NTF_ROUTER != 0,
+			Interface: n.LinkIndex, Address: dump.Address(n.IP), MAC: n.HardwareAddr,
 		})
 	}
 	return err

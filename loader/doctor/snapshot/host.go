@@ -4,7 +4,6 @@
 package snapshot
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 
@@ -172,29 +171,6 @@ func (h *Host) AnswersBySource(r *Rule) *discover.Interface {
 		return nil
 	}
 	return i
-}
-
-// LastHopPeers names the on-link peers of an interface's flows whose frames come
-// from a MAC that is not theirs.
-func (h *Host) LastHopPeers(i *discover.Interface) []string {
-	owners := h.OwnersOfMACs(i.Index)
-	var peers []string
-	h.Unnamed(i.Name, func(f *flows.Flow, peer netip.Addr) {
-		if f.NextHopMAC == nil || !h.IsOnLink(i.Index, peer) || h.isGateway(i.Index, peer) {
-			return
-		}
-		owner := owners[*f.NextHopMAC]
-		if len(owner) == 0 || slices.Contains(owner, peer) {
-			return
-		}
-		// Several addresses of one host look alike, unless the peer is known by
-		// another MAC, or the owner for a router.
-		if h.isNeighbour(i.Index, peer) || h.isGateway(i.Index, owner[0]) {
-			peers = append(peers, fmt.Sprintf("%s from %s (%s)", peer, *f.NextHopMAC, owner[0]))
-		}
-	})
-	slices.Sort(peers)
-	return slices.Compact(peers)
 }
 
 // Families are those of addresses.
