@@ -152,7 +152,7 @@ func TestWithoutRights(t *testing.T) {
 	for _, check := range []string{"attached", "configuration", "wrong-way"} {
 		onlyOne(t, all, check, "", "warning", "not looked at: to read what is pinned takes root's rights")
 	}
-	onlyOne(t, all, "last-hop", "", "warning", "not looked at: to read the flow table takes CAP_BPF")
+	onlyOne(t, all, "sender", "", "warning", "not looked at: to read the flow table takes CAP_BPF")
 	onlyOne(t, all, "capabilities", "", "note", "CAP_BPF")
 }
 

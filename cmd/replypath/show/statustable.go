@@ -45,7 +45,7 @@ func showStatus(p *output.Page, s *status.Status, everything bool) {
 		}, s.Addresses)
 		output.Section(p, senderFields, s.Senders)
 		if more := s.SenderCount - len(s.Senders); more > 0 {
-			p.Line("and %d more senders", more)
+			p.Line("and %d more", more)
 		}
 		p.Line("")
 		showFacts(p, s)
