@@ -154,7 +154,7 @@ func (b *server) wantExplained(q explain.Question, verdict string, mac [6]uint8)
 		wantBy, wantMAC = "eth0", b.eth0.Peer().MAC.String()
 	}
 	by, next := finding.OrEmpty(e.Replypath.Interface), finding.OrEmpty(e.Replypath.NextHopMAC)
-	if e.Verdict != verdict || by != wantBy || next != wantMAC || finding.OrEmpty(e.LeavesBy) != wantBy || !strings.Contains(e.Detail, ", as by its mac none was completed, learnt at ") {
+	if e.Verdict != verdict || by != wantBy || next != wantMAC || finding.OrEmpty(e.LeavesBy) != wantBy || !strings.Contains(e.Detail, ", as by eth1 none was completed, learnt at ") {
 		b.Errorf("%s: %s by %s, %s: %s", verdict, e.Verdict, by, next, e.Detail)
 	}
 }

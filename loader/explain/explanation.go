@@ -113,7 +113,7 @@ var verdictDetails = map[string]string{
 	LocalOrigin:  "the host spoke first: what it starts goes as the kernel routes it",
 	Excluded:     "the configuration excludes it: it goes as the kernel routes it",
 	LastHop:      "the reply would leave by %s, back to the mac that its flow came from",
-	DirectReturn: "the reply goes as routed, not by the way of its flow",
+	DirectReturn: "the reply goes as routed",
 	NoFlow:       "no flow is recorded: it goes as the kernel routes it, until the peer sends something",
 }
 

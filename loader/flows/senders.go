@@ -49,12 +49,12 @@ type Sender struct {
 	HeardAt   time.Time `json:"heard_at"` // of the last flow that began, to a minute
 
 	Key        bpf.DatapathSender `json:"-"`
-	hasGateway bool               // replies went to it by the rule
+	hasGateway bool               // of the rule
 }
 
 // Because says why the way is not the rule's.
 func (s *Sender) Because() string {
-	rule := "its mac"
+	rule := s.Interface
 	if s.hasGateway {
 		rule = "the gateway"
 	}

@@ -84,7 +84,7 @@ func TestSenders(t *testing.T) {
 	withoutGateway := func(h *snapshot.Host) { h.Gateways = h.Gateways[:1] }
 	now := time.Now().Format("15:04")
 	note := func(how string) []string {
-		return []string{"note eth1: replies of 10.4.0.100 through 02:00:00:00:07:01 go " + how + ", as by its mac none was completed, learnt at " + now +
+		return []string{"note eth1: replies of 10.4.0.100 through 02:00:00:00:07:01 go " + how + ", as by eth1 none was completed, learnt at " + now +
 			" ?? replypath status --verbose"}
 	}
 	const vain = "warning eth1: no handshake with 10.4.0.100 through 02:00:00:00:07:01 was completed: "
