@@ -125,14 +125,14 @@ func (h *Host) explainWithout(q *Question, device int) (Explanation, error) {
 	return e, nil
 }
 
-// agreed returns a sender by the device of a question for its own address: the one with this MAC, or where all have learnt the
-// same, who was heard last.
+// agreed returns a sender by the device of a question for its own address that does not go by the rule: the one with this MAC,
+// or where all have learnt the same, who was heard last.
 func (h *Host) agreed(q *Question, mac net.HardwareAddr) (*flows.Sender, error) {
 	list, err := flows.Senders(h.dir, h.table.Maps())
 	list = slices.DeleteFunc(list, func(s flows.Sender) bool {
 		return s.Interface != q.Interface || s.Self != q.Self.Addr().String() || mac != nil && !bytes.Equal(mac, s.Key.Mac[:])
 	})
-	if len(list) == 0 || slices.ContainsFunc(list, func(s flows.Sender) bool { return s.Way != list[0].Way }) {
+	if len(list) == 0 || list[0].Way == flows.WayRule || slices.ContainsFunc(list, func(s flows.Sender) bool { return s.Way != list[0].Way }) {
 		return nil, err
 	}
 	return &list[0], err

@@ -28,9 +28,9 @@ the pins and queries the kernel. It sends nothing and needs no daemon. If the tu
 local socket, its device, user and mark are part of the query.
 
 If no flow is recorded, --interface shows what would become of the reply to a request
-that arrives there. If all who sent such requests lately are answered by the same way, it
-is that. The answer for a recorded flow stays the same, and names the interface that it
-arrived by.
+that arrives there. If handshakes taught the same way of all who sent such requests, it
+takes that. The answer for a recorded flow stays the same, and names the interface that
+it arrived by.
 
 Without ports the flows between the addresses are shown. The one with the latest inbound
 frame comes first. There are at most --limit of them. A ping has an identifier in
