@@ -122,8 +122,8 @@ func newFlowsFlush(a *cli.App, open func(pinDir string) (FlowTable, error)) *cob
 kernel routes them until the peer sends again. For two seconds replypath does not note
 what the host sends first. Answers to it may then become flows.
 
-It also forgets by which ways replies arrive: through every sender without a filter,
-through those of an interface with --interface alone, else through those of the flows.`,
+It also forgets by which ways replies through the senders of these flows arrive. Without a
+filter, or with --interface alone, it does so for all senders.`,
 		Example: `  replypath flows flush --peer 10.1.0.100`,
 		Args:    cli.NoArguments,
 		RunE:    func(*cobra.Command, []string) error { return f.on(f.flush) },

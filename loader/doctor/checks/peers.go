@@ -101,8 +101,8 @@ const (
 	tryTime     = 5  // seconds: by then a handshake has tried all ways
 )
 
-// Senders tells through whom replies go another way than next_hop has it, as handshakes taught, and through whom handshakes
-// were answered by several ways and never completed.
+// Senders tells through whom replies go back or as routed, as handshakes taught, and through whom handshakes were answered by
+// several ways and never completed.
 func Senders(h *snapshot.Host) (found []finding.Finding) {
 	if h.FlowError != "" {
 		found = append(found, finding.Problem(finding.Warning, "", "not looked at: "+h.FlowError, remedy.Start(&h.State)))
@@ -145,7 +145,7 @@ func learnt(h *snapshot.Host, works map[bpf.DatapathSender]bool) (found []findin
 		}
 	}
 	if more := others - mostSenders; more > 0 {
-		found = append(found, finding.Seen(finding.Note, "", fmt.Sprintf("through %d more senders replies go another way than next_hop has it", more), look))
+		found = append(found, finding.Seen(finding.Note, "", fmt.Sprintf("replies through %d more senders go back to them or as routed", more), look))
 	}
 	return found
 }

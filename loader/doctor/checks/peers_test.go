@@ -107,7 +107,7 @@ func TestSenders(t *testing.T) {
 	many := testhost.New()
 	learnt(slices.Repeat([]string{flows.WayLastHop}, mostSenders+7)...)(many)
 	found := Senders(many)
-	if last := found[len(found)-1]; len(found) != mostSenders+1 || last.Found != "through 7 more senders replies go another way than next_hop has it" {
+	if last := found[len(found)-1]; len(found) != mostSenders+1 || last.Found != "replies through 7 more senders go back to them or as routed" {
 		t.Errorf("%d findings, at last %q", len(found), last.Found)
 	}
 }
