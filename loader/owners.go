@@ -9,11 +9,13 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/time/rate"
 
+	"replypath/bpf"
 	"replypath/loader/attach"
 	"replypath/loader/attachment"
 	"replypath/loader/counters"
 	"replypath/loader/datapath"
 	"replypath/loader/fallback"
+	"replypath/loader/flows"
 	"replypath/loader/gateways"
 	"replypath/loader/hostsettings"
 	"replypath/loader/identity"
@@ -80,7 +82,7 @@ func (l *core) appointOwners() {
 	l.interfaces = interfaces.New(interfaces.Host{
 		Netlink: l.netlinkNow, Datapath: l.datapathNow, Attachments: l.attachments,
 		Sysctls: l.sysctls, Qdiscs: qdiscs, Tx: &l.tx, Journal: &l.state, Log: l.log, Identities: l.identities,
-		ModeChanged: func(index int) { l.gateways.ModeChanged(index) }, Forget: l.forgetCounters,
+		ModeChanged: func(index int) { l.gateways.ModeChanged(index) }, Forget: l.forgetInterface,
 		Released: func(index int) { l.routes.Forget(index) },
 	})
 	l.routes = fallback.New(fallback.Host{
@@ -136,8 +138,11 @@ func (l *core) gatewayInterface(index int) gateways.Interface {
 	}
 }
 
-// forgetCounters deletes what was counted for the id of an interface that is gone.
-func (l *core) forgetCounters(id uint16) error {
+// forgetInterface deletes what was counted for the id of an interface that is gone, and what handshakes by it taught.
+func (l *core) forgetInterface(id uint16) error {
+	if err := flows.ForgetSenders(&l.datapath.Maps, func(s bpf.DatapathSender) bool { return s.Interface == id }); err != nil {
+		return err
+	}
 	return l.published.WithoutReaders(func() error { // they would show it as the next one's
 		l.published.Amend(func(v *view.View) { v.Names = identity.Names(l.state.Interfaces) })
 		return counters.Forget(&l.datapath.Maps, id)

@@ -163,6 +163,9 @@ func (out sink) flowTables(s *Snapshot) {
 		out.send(flowMoves, float64(s.Moves[protocol]), protocol)
 	}
 	out.sendReasons(flowMovesRefused, s.MovesRefused)
+	for _, way := range []string{"rule", "last-hop", "direct-return"} {
+		out.send(waysLearnt, float64(s.WaysLearnt[way]), way)
+	}
 	out.sendFamilies(sourceRepairs, s.SourceRepairs)
 }
 

@@ -66,6 +66,7 @@ func TestDescriptions(t *testing.T) {
 		"replypath_flow_insert_failures_total":                   "table",
 		"replypath_flow_moves_total":                             "protocol",
 		"replypath_flow_moves_refused_total":                     "reason",
+		"replypath_ways_learnt_total":                            "way",
 		"replypath_source_repairs_total":                         "family",
 		"replypath_interface_up":                                 "interface",
 		"replypath_interface_attached":                           "interface,hook,mechanism",

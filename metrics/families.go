@@ -132,6 +132,8 @@ var (
 		"Flows that moved to the interface or MAC that they arrived by later.", "protocol")
 	flowMovesRefused = counter("flow_moves_refused_total",
 		"Packets that arrived by another interface or MAC and did not move their flow, by the reason why.", "reason").because(refusedReasons)
+	waysLearnt = counter("ways_learnt_total",
+		"Times that a handshake taught by which way replies through its sender arrive.", "way")
 	sourceRepairs = counter("source_repairs_total",
 		"Answers of wildcard UDP sockets that were given the address that the request was sent to.", "family")
 

@@ -64,6 +64,7 @@ type Snapshot struct {
 	Outbound     Notes             // of what the host began
 	Moves        map[string]uint64 // by protocol: flows that moved to another interface or MAC
 	MovesRefused map[string]uint64 // by reason
+	WaysLearnt   map[string]uint64 // by way: how often a handshake taught it
 
 	SourceRepairs PerFamily // UDP answers that were given the address that was asked
 

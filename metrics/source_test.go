@@ -77,6 +77,7 @@ func busy() *Snapshot {
 		Ignored:      map[string]uint64{"excluded": 6},
 		Moves:        map[string]uint64{"tcp": 8, "other": 1},
 		MovesRefused: map[string]uint64{"contested": 9},
+		WaysLearnt:   map[string]uint64{"rule": 21, "direct-return": 22},
 		Tables: []Table{
 			{Name: "half_open", Flows: 1, Capacity: 65536, Admissions: 2, InsertFailures: 3},
 			{Name: "established", Flows: 10, Capacity: 262144, Admissions: 20, Readmissions: 2},

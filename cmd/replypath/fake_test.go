@@ -203,6 +203,10 @@ func healthyStatus(s *status.Status, mixed bool) *status.Status {
 		{Name: "tail_calls", Available: !mixed, Effect: "programs call others"},
 	}
 	s.Unmanaged = []status.Unmanaged{{Name: "lo", Reason: "loopback"}}
+	s.SenderCount, s.Senders = 2, []flows.Sender{{
+		Interface: "eth0", MAC: new("02:00:00:00:00:09"), Self: "10.3.0.100", Way: flows.WayLastHop,
+		LearntAt: time.Date(2026, time.March, 1, 12, 30, 0, 0, time.UTC), HeardAt: time.Date(2026, time.March, 1, 18, 30, 0, 0, time.UTC),
+	}}
 	s.HostChanges = []status.HostChange{{
 		Object: "ipv6 default route by eth1 for sockets that are bound to it", Before: "none",
 		After: "via fe80::7265:706c:7900 with metric 4294967295", Undo: "ip -6 route del default via fe80::7265:706c:7900 dev eth1",

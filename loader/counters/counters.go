@@ -63,6 +63,7 @@ func setEvents(s *metrics.Snapshot, events []uint64) {
 		return counts
 	}
 	s.Unparsed, s.Ignored, s.MovesRefused = named(unparsedReasons), named(ignoredReasons), named(refusedReasons)
+	s.WaysLearnt = named(learntWays)
 	s.Uncounted = events[bpf.DatapathEventEVENT_INSERT_FAILED_COUNTER]
 	s.SourceRepairs.IPv4 = events[bpf.DatapathEventEVENT_SOURCE_REPAIRED_V4]
 	s.SourceRepairs.IPv6 = events[bpf.DatapathEventEVENT_SOURCE_REPAIRED_V6]

@@ -29,7 +29,8 @@ func TestSetEvents(t *testing.T) {
 		bpf.DatapathEventEVENT_MOVED + bpf.DatapathEvent(bpf.DatapathProtocolClassCLASS_TCP): s.Moves["tcp"],
 		bpf.DatapathEventEVENT_SOURCE_REPAIRED_V4:                                            s.SourceRepairs.IPv4, bpf.DatapathEventEVENT_SOURCE_REPAIRED_V6: s.SourceRepairs.IPv6,
 		bpf.DatapathEventEVENT_FALLBACK_DROPPED_V4: s.FallbackDropped.IPv4, bpf.DatapathEventEVENT_FALLBACK_DROPPED_V6: s.FallbackDropped.IPv6,
-		bpf.DatapathEventEVENT_ADMITTED_OUTBOUND: s.Outbound.Admissions,
+		bpf.DatapathEventEVENT_ADMITTED_OUTBOUND: s.Outbound.Admissions, bpf.DatapathEventEVENT_LEARNT_RULE: s.WaysLearnt["rule"],
+		bpf.DatapathEventEVENT_LEARNT_LAST_HOP: s.WaysLearnt["last-hop"], bpf.DatapathEventEVENT_LEARNT_AS_ROUTED: s.WaysLearnt["direct-return"],
 	} {
 		if got != uint64(event) {
 			t.Errorf("event %d is shown as %d", event, got)

@@ -10,6 +10,7 @@ import (
 	"replypath/bpf"
 	"replypath/loader/attach"
 	"replypath/loader/config"
+	"replypath/loader/flows"
 	"replypath/metrics"
 )
 
@@ -50,6 +51,13 @@ var ignoredReasons = map[bpf.DatapathEvent]string{
 var refusedReasons = map[bpf.DatapathEvent]string{
 	bpf.DatapathEventEVENT_REFUSED_PINNED:    "pinned",
 	bpf.DatapathEventEVENT_REFUSED_CONTESTED: "contested",
+}
+
+// learntWays are the verdicts of what goes by a way that a handshake taught, and "rule".
+var learntWays = map[bpf.DatapathEvent]string{
+	bpf.DatapathEventEVENT_LEARNT_RULE:      flows.WayRule,
+	bpf.DatapathEventEVENT_LEARNT_LAST_HOP:  flows.WayLastHop,
+	bpf.DatapathEventEVENT_LEARNT_AS_ROUTED: flows.WayDirectReturn,
 }
 
 // Ignored is why a packet started no flow which raised these events, a bit for each; "" where none of them tells.

@@ -12,7 +12,8 @@ import (
 // usable: its own, and, where only a gateway will do, the only one of its interface if that serves all peers. It
 // mirrors next_hop_mac() in bpf/src/path.h.
 func GatewaysOf(f *bpf.DatapathFlow, target *bpf.DatapathInterface) []uint16 {
-	if f.Flags&uint16(bpf.DatapathFlowFlagsFLOW_NEXT_HOP_GATEWAY) == 0 {
+	const byGateway, learnt = bpf.DatapathFlowFlagsFLOW_NEXT_HOP_GATEWAY, bpf.DatapathFlowFlagsFLOW_WAY
+	if bpf.DatapathFlowFlags(f.Flags)&(byGateway|learnt) != byGateway {
 		return nil
 	}
 	ids := []uint16{f.Gateway}

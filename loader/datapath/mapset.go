@@ -92,7 +92,7 @@ func (s *mapSet) lookAtLayout() error {
 	err := checkLayout(s.dir.Path(MapsDir))
 	if errors.Is(err, errLayout) {
 		s.foreign = err
-		s.opts.Log.Warn("the maps of another version are replaced, except the counters and the mode: flows are recorded again", "reason", err)
+		s.opts.Log.Warn("the maps of another version are replaced, except the counters, the ways learnt and the mode: flows are recorded again", "reason", err)
 		return nil
 	}
 	return err
@@ -136,22 +136,21 @@ func isCopied(name string) bool {
 	return isSized(name) || name == bpf.DatapathMapEvents
 }
 
-// isCounter tells of maps that are shared by all versions: the number of an event
-// and the fields of a pair never get another meaning.
-func isCounter(name string) bool {
-	return name == bpf.DatapathMapEvents || name == bpf.DatapathMapPairs
+// isShared tells of maps that are shared by all versions: the number of an event and the fields of a pair never get another
+// meaning, nor does what handshakes taught.
+func isShared(name string) bool {
+	return name == bpf.DatapathMapEvents || name == bpf.DatapathMapPairs || name == bpf.DatapathMapWays
 }
 
 var errApart = errors.New("it stays as it is")
 
 // reasonToReplace returns nil for a map that is shared with an earlier datapath.
-// Counters have a meaning that no version changes.
 func (s *mapSet) reasonToReplace(name string, spec *ebpf.MapSpec, pinned *ebpf.Map) error {
-	if s.foreign != nil && !isCounter(name) {
+	if s.foreign != nil && !isShared(name) {
 		return s.foreign
 	}
 	err := compatible(spec, pinned)
-	if s.opts.Apart && !isCounter(name) && (err == nil || errors.Is(err, errSize)) {
+	if s.opts.Apart && !isShared(name) && (err == nil || errors.Is(err, errSize)) {
 		return errApart
 	}
 	return err

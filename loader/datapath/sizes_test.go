@@ -132,6 +132,7 @@ func TestGatewaysOf(t *testing.T) {
 		want   []uint16
 	}{
 		{bpf.DatapathFlow{Gateway: 3}, target, nil},
+		{bpf.DatapathFlow{Gateway: 3, Flags: byGateway | uint16(bpf.DatapathFlowFlagsFLOW_LAST_HOP)}, target, nil},
 		{bpf.DatapathFlow{Gateway: 3, Flags: byGateway}, nil, []uint16{3}},
 		{bpf.DatapathFlow{Gateway: 3, Flags: byGateway}, new(bpf.DatapathInterface), []uint16{3}},
 		{bpf.DatapathFlow{Gateway: 3, Flags: byGateway}, target, []uint16{3, 6}},

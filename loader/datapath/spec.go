@@ -17,8 +17,8 @@ type Options struct {
 	MaxEntries uint32       // of the largest flow table
 	Seeds      bpf.Seeds    // those that the pinned tables were filled with, or new ones
 	Features   bpf.Features // what the kernel has
-	// Apart: the maps of an earlier datapath stay as they are; only the counters are
-	// shared with it.
+	// Apart: the maps of an earlier datapath stay as they are; only the counters and what
+	// handshakes taught are shared with it.
 	Apart bool
 	// Object is loaded, the product's own where it is nil.
 	Object *Object

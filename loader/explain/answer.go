@@ -3,6 +3,7 @@
 package explain
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/binary"
 	"errors"
@@ -16,6 +17,7 @@ import (
 	"replypath/bpf"
 	"replypath/loader/config"
 	"replypath/loader/counters"
+	"replypath/loader/doctor/finding"
 	"replypath/loader/flows"
 )
 
@@ -29,12 +31,39 @@ func (h *Host) explainFlow(asked *Question, entry *flows.Entry) (Explanation, er
 		return e, err
 	}
 	verdict, reason, err := h.decide(&q, entry, &way, &e)
-	e.conclude(verdict, reason)
+	err = errors.Join(err, h.concludeOf(&e, &entry.Raw, verdict, reason))
 	e.addSeen(entry.Left)
 	if in := entry.Interface; q.Interface != "" && (in == nil || *in != q.Interface) {
 		e.Detail += fmt.Sprintf("; the flow arrived by %s, not by %s", orUnknown(in), q.Interface)
 	}
 	return e, err
+}
+
+// concludeOf is conclude for a flow, which may go by a way that handshakes taught.
+func (h *Host) concludeOf(e *Explanation, f *bpf.DatapathFlow, verdict, reason string) error {
+	verdict = ByWay(verdict, f.Flags)
+	e.conclude(verdict, reason)
+	if verdict != LastHop && verdict != DirectReturn {
+		return nil
+	}
+	sender, err := h.table.Sender(f)
+	if sender == nil {
+		e.Detail += ", as its handshake tries that"
+	} else {
+		e.Detail += ", " + sender.Because()
+	}
+	return err
+}
+
+// ByWay is the verdict of a reply of a flow with these flags, where Outcome does not know what handshakes taught.
+func ByWay(verdict string, flags uint16) string {
+	switch way := bpf.DatapathFlowFlags(flags) & bpf.DatapathFlowFlagsFLOW_WAY; {
+	case verdict == Corrected && way == bpf.DatapathFlowFlagsFLOW_LAST_HOP:
+		return LastHop
+	case verdict == AlreadyRight && way == bpf.DatapathFlowFlagsFLOW_AS_ROUTED:
+		return DirectReturn
+	}
+	return verdict
 }
 
 // decide tells what becomes of a packet that belongs to a flow.
@@ -96,8 +125,21 @@ func (h *Host) explainWithout(q *Question, device int) (Explanation, error) {
 	return e, nil
 }
 
+// agreed returns a sender by the device of a question for its own address that does not go by the rule: the one with this MAC,
+// or where all have learnt the same, who was heard last.
+func (h *Host) agreed(q *Question, mac net.HardwareAddr) (*flows.Sender, error) {
+	list, err := flows.Senders(h.dir, h.table.Maps())
+	list = slices.DeleteFunc(list, func(s flows.Sender) bool {
+		return s.Interface != q.Interface || s.Self != q.Self.Addr().String() || mac != nil && !bytes.Equal(mac, s.Key.Mac[:])
+	})
+	if len(list) == 0 || list[0].Way == flows.WayRule || slices.ContainsFunc(list, func(s flows.Sender) bool { return s.Way != list[0].Way }) {
+		return nil, err
+	}
+	return &list[0], err
+}
+
 // suppose tells where the reply goes to a question that comes in by a device. Who would send the frame is known where its
-// peer is a neighbour.
+// peer is a neighbour, or who did lately.
 func (h *Host) suppose(q *Question, device int, e *Explanation) error {
 	protocol := q.protocols()[0]
 	tuple := q.tuple(protocol)
@@ -105,11 +147,18 @@ func (h *Host) suppose(q *Question, device int, e *Explanation) error {
 	if err != nil {
 		return err
 	}
-	if mac == nil {
-		mac = unknownMAC
-	}
-	if err := h.programs.Set(tuple, true); err != nil {
+	sender, err := h.agreed(q, mac)
+	if err := errors.Join(err, h.programs.Set(tuple, true)); err != nil {
 		return err
+	}
+	by := q.Interface
+	if sender != nil {
+		if err := h.programs.Teach(sender.Key); err != nil {
+			return err
+		}
+		mac, by = sender.Key.Mac[:], by+" through "+finding.OrEmpty(sender.MAC)
+	} else if mac == nil {
+		mac = unknownMAC
 	}
 	event, err := h.in(q, protocol, tcpSYN, device, mac)
 	if err != nil {
@@ -136,8 +185,8 @@ func (h *Host) suppose(q *Question, device int, e *Explanation) error {
 	}
 	e.Replypath = wayOf(&entry.Flow)
 	verdict, reason, _, err := h.reply(q, protocol, tcpSYN|tcpACK, &way, e)
-	e.conclude(cmp.Or(verdict, NoFlow), reason)
-	e.Detail = fmt.Sprintf("no flow is recorded; if it arrived by %s: %s", q.Interface, e.Detail)
+	err = errors.Join(err, h.concludeOf(e, flow, cmp.Or(verdict, NoFlow), reason))
+	e.Detail = fmt.Sprintf("no flow is recorded; if it arrived by %s: %s", by, e.Detail)
 	return err
 }
 
@@ -318,6 +367,19 @@ const (
 	originated = uint8(bpf.DatapathTableTABLE_ORIGINATED)
 	related    = uint8(bpf.DatapathTableTABLE_RELATED)
 )
+
+// Outcome is that of an event, with the ways that handshakes taught, if the flow is still there.
+func (h *Host) Outcome(event *bpf.DatapathTraceEvent) (verdict, reason string, err error) {
+	if verdict, reason = Outcome(event); verdict != Corrected && verdict != AlreadyRight {
+		return verdict, reason, nil
+	}
+	table := bpf.FlowTables(&h.table.Maps().DatapathMaps)[event.Table]
+	flow, err := table.Find(h.programs.Seeds.Digest(event.Tuple))
+	if flow != nil {
+		verdict = ByWay(verdict, flow.Flags)
+	}
+	return verdict, reason, err
+}
 
 // Outcome tells what the programs made of a packet that leaves: a verdict, and a reason for Fallback. The verdict is "" where
 // they left it alone as it belongs to no flow.

@@ -71,6 +71,9 @@ func (e *Explanation) conclude(verdict, reason string) {
 	if reason != "" {
 		e.Reason = &reason
 	}
+	if verdict == DirectReturn {
+		e.Replypath = Way{e.Kernel.Interface, e.Kernel.NextHopMAC, e.Kernel.Gateway}
+	}
 	e.Detail = e.detail(verdict, reason)
 	switch {
 	case moves(verdict):
@@ -109,6 +112,8 @@ var verdictDetails = map[string]string{
 	Related:      "related: the peer comes to the source address by %s, which has it, and the packet goes as answers do",
 	LocalOrigin:  "the host spoke first: what it starts goes as the kernel routes it",
 	Excluded:     "the configuration excludes it: it goes as the kernel routes it",
+	LastHop:      "the reply would leave by %s, back to the mac that its flow came from",
+	DirectReturn: "the reply goes as routed",
 	NoFlow:       "no flow is recorded: it goes as the kernel routes it, until the peer sends something",
 }
 
@@ -124,7 +129,7 @@ func (e *Explanation) addSeen(left flows.Left) {
 
 // moves tells whether replypath decides where a packet leaves.
 func moves(verdict string) bool {
-	return verdict == Corrected || verdict == StrongHost || verdict == Related
+	return verdict == Corrected || verdict == LastHop || verdict == StrongHost || verdict == Related
 }
 
 func orUnknown(text *string) string {
@@ -136,14 +141,16 @@ func orUnknown(text *string) string {
 
 // Verdicts.
 const (
-	Corrected    = "corrected"     // leaves by the flow's interface and next hop, which the kernel did not choose
-	AlreadyRight = "already-right" // the kernel chose them itself
-	NoFlow       = "no-flow"       // goes as routed: nothing came in by this tuple
-	StrongHost   = "strong-host"   // of no flow: leaves by the interface that has its source address (host_model: strong)
-	Related      = "related"       // of no flow: goes as answers to its peer go, by the interface that has its source address (related: true)
-	LocalOrigin  = "local-origin"  // goes as routed: the host spoke first
-	Excluded     = "excluded"      // goes as routed: the configuration wants it so
-	Fallback     = "fallback"      // goes as routed although its flow came another way; the reason tells why
+	Corrected    = "corrected"           // leaves by the flow's interface and next hop, which the kernel did not choose
+	AlreadyRight = "already-right"       // the kernel chose them itself
+	NoFlow       = "no-flow"             // goes as routed: nothing came in by this tuple
+	LastHop      = flows.WayLastHop      // leaves by the flow's interface to its sender's MAC, as handshakes taught
+	DirectReturn = flows.WayDirectReturn // goes as routed, as handshakes taught
+	StrongHost   = "strong-host"         // of no flow: leaves by the interface that has its source address (host_model: strong)
+	Related      = "related"             // of no flow: goes as answers to its peer go, by the interface that has its source address (related: true)
+	LocalOrigin  = "local-origin"        // goes as routed: the host spoke first
+	Excluded     = "excluded"            // goes as routed: the configuration wants it so
+	Fallback     = "fallback"            // goes as routed although its flow came another way; the reason tells why
 )
 
 // Reasons beside those of the metrics.

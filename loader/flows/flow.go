@@ -14,6 +14,7 @@ import (
 
 	"replypath/bpf"
 	"replypath/loader/datapath"
+	"replypath/loader/doctor/finding"
 )
 
 // Flow is an inbound flow as the operator sees it. The JSON names are fixed.
@@ -28,6 +29,7 @@ type Flow struct {
 	Interface        *string `json:"interface"` // nil once it is gone
 	NextHopMAC       *string `json:"next_hop_mac"`
 	Gateway          *string `json:"gateway"` // nil where replies go to the inbound MAC
+	Verdict          *string `json:"verdict"` // WayLastHop or WayDirectReturn, as handshakes taught; nil: by the rule of next_hop
 	State            string  `json:"state"`
 	AgeSeconds       float64 `json:"age_seconds"`  // since the flow began
 	IdleSeconds      float64 `json:"idle_seconds"` // since its last inbound frame, to about a second
@@ -42,6 +44,20 @@ type Flow struct {
 	Outcome         string  `json:"outcome,omitempty"` // of what the host originated: what became of it
 	// Relates tells what the host opens goes by the flow's interface; of what it originated, RelatesAll: that did.
 	Relates Relation `json:"-"`
+	// Sender is who brought its frames, and Unanswered says that what answered it left by several ways, and none arrived so far.
+	Sender     bpf.DatapathSender `json:"-"`
+	Unanswered bool               `json:"-"`
+}
+
+// IsDirect tells of a flow whose replies go as routed, as handshakes taught.
+func (f *Flow) IsDirect() bool { return f.Verdict != nil && *f.Verdict == WayDirectReturn }
+
+// NextHop is where replies go, in a word.
+func (f *Flow) NextHop() string {
+	if f.IsDirect() {
+		return "as routed"
+	}
+	return finding.OrEmpty(f.NextHopMAC)
 }
 
 // Relation is what the host opens that goes by the interface of a flow, as its peer comes there by itself.

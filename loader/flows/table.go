@@ -94,10 +94,12 @@ func states(maps *bpf.Maps) (all []stateTable) {
 type view struct {
 	clock      datapath.Clock
 	maps       *bpf.Maps
+	journal    *pins.Journal
 	interfaces map[uint16]string                // by ID, those that are there
 	known      map[uint16]bpf.DatapathInterface // by ID
 	gateways   map[uint16]*bpf.DatapathGateway  // by ID, those that were asked for
 	owners     map[[16]uint8]uint16             // ids of the interfaces that alone have own addresses, of those that were asked for
+	downs      map[uint16]uint16                // by ID of interfaces: how often they went down, of those that were asked for
 }
 
 // gateway returns one, which is read when it is first needed. One that cannot be read is not there: the inbound MAC is shown.
@@ -121,10 +123,12 @@ func (t *Table) newView() (*view, error) {
 	v := &view{
 		clock:      clock,
 		maps:       t.maps,
+		journal:    journal,
 		interfaces: make(map[uint16]string),
 		known:      make(map[uint16]bpf.DatapathInterface),
 		gateways:   make(map[uint16]*bpf.DatapathGateway),
 		owners:     make(map[[16]uint8]uint16),
+		downs:      make(map[uint16]uint16),
 	}
 	for _, record := range journal.Interfaces {
 		if record.Index != 0 && !record.Catches {
@@ -142,6 +146,11 @@ func (v *view) flow(entry *bpf.DatapathFlow, state string) Flow {
 	flow.Asymmetric = isAsymmetric(entry)
 	flow.Closing = state == StateEstablished && entry.IsClosing()
 	flow.Relates = v.relation(entry, state)
+	flow.Sender = senderOf(entry)
+	flow.Unanswered = state == StateHalfOpen && entry.Attempt&uint8(bpf.DatapathAttemptATTEMPT_AGAIN) != 0
+	if way := wayOf(entry.Flags); way != WayRule {
+		flow.Verdict = &way
+	}
 	v.setNextHop(&flow, entry)
 	return flow
 }
@@ -193,6 +202,9 @@ func (v *view) of(key *bpf.DatapathTuple, created, seen uint32, id uint16) Flow 
 
 // setNextHop mirrors next_hop_mac() in bpf/src/path.h.
 func (v *view) setNextHop(flow *Flow, entry *bpf.DatapathFlow) {
+	if flow.IsDirect() {
+		return // the kernel's
+	}
 	mac := entry.Mac
 	target := v.known[entry.Interface]
 	for _, id := range datapath.GatewaysOf(entry, &target) {
@@ -358,7 +370,8 @@ func (t *Table) List(filter Filter) ([]Flow, error) {
 	return list, err
 }
 
-// Flush forgets the flows that match and returns how many there were. For a
+// Flush forgets the flows that match and returns how many there were, and what handshakes taught of their senders, or of all
+// senders by the interface, or by any, where nothing else is asked for. What Func chooses leaves that as it is. For a
 // moment after that nothing that the host sends is taken for a beginning
 // (datapath.Grace).
 func (t *Table) Flush(filter Filter) (int, error) {
@@ -367,9 +380,21 @@ func (t *Table) Flush(filter Filter) (int, error) {
 		digest uint64
 	}
 	var found []place
-	err := t.each(filter, func(table bpf.DatapathTable, digest uint64, _ Flow) {
+	senders := make(map[bpf.DatapathSender]bool)
+	v, err := t.newView()
+	if err != nil {
+		return 0, err
+	}
+	err = t.eachRow(v, &filter, func(table bpf.DatapathTable, digest uint64, r row) {
 		found = append(found, place{table, digest})
+		senders[senderOf(&r.entry)] = true
 	})
+	if filter.Func == nil {
+		isAll := !filter.Peer.IsValid() && filter.Protocol == nil && !filter.Asymmetric && filter.Limit == 0
+		err = errors.Join(err, ForgetSenders(t.maps, func(s bpf.DatapathSender) bool {
+			return senders[s] || isAll && (filter.Interface == "" || v.interfaces[s.Interface] == filter.Interface)
+		}))
+	}
 	if len(found) == 0 {
 		return 0, err
 	}

@@ -112,7 +112,7 @@ func (g *gatherer) askSockets() error {
 // flows adds those whose replies would leave elsewhere if the kernel sent them by their destination alone.
 func (g *gatherer) flows() error {
 	return g.each(flows.Filter{}, func(f *flows.Flow, self, peer netip.Addr) {
-		if f.State == flows.StateHalfOpen { // anybody can make them
+		if f.State == flows.StateHalfOpen || f.IsDirect() { // anybody can make those; these go as routed
 			return
 		}
 		g.askers.Note(f)

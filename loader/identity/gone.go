@@ -18,7 +18,8 @@ const mostGone = 16
 // Gone bounds the records of interfaces and gateways that are gone. The zero value is ready for use.
 type Gone struct{ stayed int } // records, when they were looked through last
 
-// Drop drops from a journal the records of what is gone that neither counters nor flows name. To look through those takes
+// Drop drops from a journal the records of what is gone that neither counters nor flows name, and what handshakes by such
+// interfaces taught. To look through those takes
 // time: it is done once there are many more records than stayed the last time.
 func (g *Gone) Drop(j *pins.Journal, d *datapath.Datapath) error {
 	if len(j.Interfaces)+len(j.Gateways) <= 2*max(g.stayed, 2*mostGone) {
@@ -43,7 +44,9 @@ func (g *Gone) Drop(j *pins.Journal, d *datapath.Datapath) error {
 	j.Interfaces = dropGone(j.Interfaces, func(r pins.InterfaceRecord) bool { return r.Index != 0 || interfaces[r.ID] })
 	j.Gateways = dropGone(j.Gateways, func(r pins.GatewayRecord) bool { return !r.Gone || gateways[r.ID] })
 	g.stayed = len(j.Interfaces) + len(j.Gateways)
-	return nil
+	return flows.ForgetSenders(&d.Maps, func(s bpf.DatapathSender) bool {
+		return !slices.ContainsFunc(j.Interfaces, func(r pins.InterfaceRecord) bool { return r.ID == s.Interface })
+	})
 }
 
 // dropGone drops the first of the records that are not needed. The last ones stay.

@@ -93,7 +93,7 @@ func (r *Rehearsal) newSpec() (*ebpf.CollectionSpec, error) {
 		return nil, err
 	}
 	for _, name := range []string{
-		bpf.DatapathMapOriginated, bpf.DatapathMapLeads, bpf.DatapathMapOutbound,
+		bpf.DatapathMapWays, bpf.DatapathMapOriginated, bpf.DatapathMapLeads, bpf.DatapathMapOutbound,
 		bpf.DatapathMapHalfOpen, bpf.DatapathMapEstablished, bpf.DatapathMapConnectionless, bpf.DatapathMapAssured,
 	} {
 		spec.Maps[name].MaxEntries = entries + bpf.Reserve()
@@ -167,6 +167,20 @@ func (r *Rehearsal) Set(tuple bpf.DatapathTuple, withFlow bool) error {
 		r.copyFlows(slices.Compact(digests)))
 	if err != nil {
 		return fmt.Errorf("write what is known of a packet: %w", err)
+	}
+	return nil
+}
+
+// Teach has the programs know what handshakes taught of a sender, and not try another way again.
+func (r *Rehearsal) Teach(sender bpf.DatapathSender) error {
+	var learnt bpf.DatapathLearnt
+	err := r.pinned.Ways.Lookup(sender, &learnt)
+	if err == nil {
+		learnt.Settled = 1
+		err = r.maps[bpf.DatapathMapWays].Put(sender, learnt)
+	}
+	if err != nil {
+		return fmt.Errorf("copy what was learnt of a sender: %w", err)
 	}
 	return nil
 }

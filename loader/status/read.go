@@ -66,7 +66,7 @@ func (r *reader) read() (*Status, error) {
 		Features:   append([]Feature{}, r.journal.Features...),
 		Errors:     append([]string{}, r.journal.Errors...),
 	}
-	for _, part := range []func(*Status) error{r.daemon, r.mode, r.changes, r.interfaces, r.addresses, r.flows, r.counted} {
+	for _, part := range []func(*Status) error{r.daemon, r.mode, r.changes, r.interfaces, r.addresses, r.flows, r.senders, r.counted} {
 		if err := part(s); err != nil {
 			return nil, err
 		}
@@ -295,6 +295,17 @@ func (r *reader) flows(s *Status) error {
 		}
 	}
 	return nil
+}
+
+// mostSenders bounds how many are listed.
+const mostSenders = 1000
+
+// senders reads by which ways replies arrive.
+func (r *reader) senders(s *Status) (err error) {
+	s.Senders, err = flows.Senders(r.pinDir, r.maps)
+	s.SenderCount = len(s.Senders)
+	s.Senders = s.Senders[:min(s.SenderCount, mostSenders)]
+	return err
 }
 
 // counted reads what became of the replies.

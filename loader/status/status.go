@@ -28,6 +28,8 @@ type Status struct {
 	Unmanaged   []Unmanaged    `json:"unmanaged"`
 	Addresses   []Served       `json:"addresses"`
 	Flows       Flows          `json:"flows"`
+	Senders     []flows.Sender `json:"senders"` // of whom handshakes taught something; at most mostSenders
+	SenderCount int            `json:"sender_count"`
 	Features    []Feature      `json:"features"`
 	HostChanges []HostChange   `json:"host_changes"`
 	WouldChange []WouldChange  `json:"would_change"`

@@ -39,7 +39,7 @@ func (s *Status) summary(now time.Time) string {
 		}
 	}
 	if s.TrialUntil != nil {
-		parts = append(parts, []string{"on trial until " + moment(*s.TrialUntil, now)})
+		parts = append(parts, []string{"on trial until " + finding.Moment(*s.TrialUntil, now)})
 	}
 	if s.isAttached() {
 		parts = append(parts, s.outcomes(now))
@@ -149,7 +149,7 @@ func (s *Status) outcomes(now time.Time) []string {
 	short := s.results("0", "1", "%d")
 	forms := []string{replies, short}
 	if s.Counted.Since != nil {
-		since := ", since " + moment(*s.Counted.Since, now)
+		since := ", since " + finding.Moment(*s.Counted.Since, now)
 		forms = []string{replies + since, replies, short + since, short}
 	}
 	return append(forms, strings.TrimSuffix(short, noneLost))
@@ -204,15 +204,6 @@ func (s *Status) modes() (enforces, observes bool) {
 		}
 	}
 	return enforces, observes
-}
-
-// moment is the time of day, or the day where that is another one.
-func moment(at, now time.Time) string {
-	at, now = at.Local(), now.Local()
-	if at.Format(time.DateOnly) == now.Format(time.DateOnly) {
-		return at.Format("15:04")
-	}
-	return at.Format(time.DateOnly)
 }
 
 // records tells whether the interface is managed and attached.

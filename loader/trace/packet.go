@@ -132,8 +132,10 @@ func (s *session) outbound(p *passage, to *Packet, uncertain bool) error {
 		return nil
 	}
 	to.Out = Way{s.names.device(p.OutIfindex), macOf(p.Mac)}
-	verdict, reason := explain.Outcome(p.DatapathTraceEvent)
+	verdict, reason, err := s.host.Outcome(p.DatapathTraceEvent)
 	switch {
+	case err != nil:
+		return err
 	case isMoved(p.DatapathTraceEvent) && !p.left && !uncertain:
 		verdict, reason = Unseen, ""
 	case verdict != "":

@@ -54,6 +54,9 @@ func interfaceEntry(s *interfaces.Managed, known []*gateways.View) bpf.DatapathI
 		NextHop: uint8(nextHopModes[s.Settings.NextHop]),
 		Mode:    uint8(datapath.Modes[s.Settings.Mode]),
 	}
+	if s.Settings.NextHop == config.NextHopAuto && len(s.Settings.Gateways) > 0 {
+		entry.NextHop = uint8(bpf.DatapathNextHopModeNEXT_HOP_TOLD)
+	}
 	copy(entry.Mac[:], s.MAC)
 	for flag, is := range map[bpf.DatapathInterfaceFlags]bool{
 		bpf.DatapathInterfaceFlagsINTERFACE_UP:        s.Up,

@@ -71,6 +71,46 @@ func TestVirtualMAC(t *testing.T) {
 	onlyOne(t, p.Doctor(0), "unknown-gateway", "", "ok")
 }
 
+// TestDirectReturn has eth1's router drop replies, which arrive as routed. A handshake teaches that, all commands tell of it, and
+// flows flush forgets it.
+func TestDirectReturn(t *testing.T) {
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
+	host.Nft(t, n.Replication.Host, `table netdev one-way {
+	chain in { type filter hook ingress device "`+n.Server.Eth1.Peer().Name+`" priority 0
+		tcp sport 7 drop
+	}
+}`)
+	p := product.On(t, n.Server.Host)
+	d := p.Start("--config", product.WriteConfig(t, product.SmallTables+"interfaces: [{name: eth0}, {name: eth1, next_hop: last-hop}]\n"))
+	ask := func(f topology.Family) *traffic.Conversation {
+		return traffic.NewConversation(t, traffic.TCP, n.ClientEth0, n.Server.Eth1.Address(f))
+	}
+	for _, f := range traffic.Families {
+		if c := ask(f); c.Ask(await.Within(t, 2*await.SilenceTime)) == nil {
+			t.Fatalf("%s: answered by a router that drops replies", c)
+		}
+	}
+	d.Reconfigure(product.SmallTables)
+	for _, f := range traffic.Families {
+		c := ask(f)
+		traffic.Ask(t, c)
+		onlyOne(t, p.Doctor(0), "sender", "eth1", "note", "replies of "+c.Self.Addr().String()+" through ", " go as routed, as by eth1 none was completed, learnt at ")
+		e := p.Explain("--peer", c.Peer.String(), "--self", c.Self.String(), "--protocol", "tcp")
+		flow := p.Flows("--peer", c.Peer.Addr().String())[0]
+		if e.Verdict != "direct-return" || product.OrEmpty(e.LeavesBy) != "eth0" || product.OrEmpty(flow.Verdict) != "direct-return" || flow.NextHopMAC != nil {
+			t.Errorf("%s; %+v", e, flow)
+		}
+	}
+	senders, learnt := p.Status().Senders, p.Metrics().Sum("replypath_ways_learnt_total", "way=direct-return")
+	if len(senders) != 2 || senders[0].Way != "direct-return" || learnt != 2 {
+		t.Errorf("%+v; %g learnt", senders, learnt)
+	}
+	p.Expect(0, "flows", "flush", "--interface", "eth1")
+	if senders = p.Status().Senders; len(senders) != 0 {
+		t.Errorf("after a flush %+v", senders)
+	}
+}
+
 // TestARPFlux is S5: both interfaces answer for an address, and only its own once the fixes are typed.
 func TestARPFlux(t *testing.T) {
 	s := traffic.Build(t, topology.NewS5)

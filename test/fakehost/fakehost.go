@@ -43,6 +43,7 @@ func FlowList() []flows.Flow {
 	return []flows.Flow{
 		{
 			Protocol: "tcp", Family: "ipv6", Peer: "2001:db8::7", PeerPort: 40000, Self: "2001:db8:4::100", SelfPort: 443,
+			Verdict:   new(flows.WayDirectReturn),
 			Interface: new("eth1"), State: flows.StateHalfOpen, AgeSeconds: 0.2,
 		},
 		{

@@ -32,6 +32,7 @@ type Status struct {
 	Unmanaged  []struct{ Name, Reason string }
 	Addresses  []Served
 	Flows      struct{ Count, Capacity int }
+	Senders    []Sender
 	Features   []struct {
 		Name      string
 		Available bool
@@ -51,6 +52,15 @@ type Health struct {
 
 // Served is what is served although no interface has it.
 type Served struct{ Network, Source string }
+
+// Sender is who brings requests, and by which way replies go back.
+type Sender struct {
+	Interface, Self, Way string
+	MAC                  *string
+	Settled              bool
+	LearntAt             time.Time `json:"learnt_at"`
+	HeardAt              time.Time `json:"heard_at"`
+}
 
 // Interface is a managed or caught interface in a status.
 type Interface struct {
@@ -105,6 +115,7 @@ type Flow struct {
 	SelfPort         uint16 `json:"self_port"`
 	Interface        *string
 	NextHopMAC       *string `json:"next_hop_mac"`
+	Verdict          *string
 	State            string
 	AgeSeconds       float64 `json:"age_seconds"`
 	CorrectedPackets uint64  `json:"corrected_packets"`
@@ -123,13 +134,14 @@ var (
 		"interfaces[].name", "interfaces[].index", "interfaces[].role", "interfaces[].up", "interfaces[].attached",
 		"interfaces[].mechanism", "interfaces[].mode", "interfaces[].gateways[].address", "interfaces[].gateways[].mac",
 		"interfaces[].gateways[].state", "interfaces[].rp_filter", "interfaces[].host_model", "unmanaged[].name", "unmanaged[].reason", "addresses[].network", "addresses[].source",
-		"flows.count", "flows.capacity", "features[].name", "features[].available", "features[].effect",
+		"flows.count", "flows.capacity", "senders[].interface", "senders[].mac", "senders[].self", "senders[].way",
+		"senders[].settled", "senders[].learnt_at", "senders[].heard_at", "features[].name", "features[].available", "features[].effect",
 		"host_changes[].object", "host_changes[].before", "host_changes[].after", "host_changes[].undo",
 		"would_change[].object", "would_change[].before", "would_change[].after",
 	}
 	flowKeys = []string{
 		"[].protocol", "[].family", "[].peer", "[].peer_port", "[].self", "[].self_port", "[].interface",
-		"[].next_hop_mac", "[].state", "[].age_seconds", "[].corrected_packets", "[].bytes", "[].closing",
+		"[].next_hop_mac", "[].verdict", "[].state", "[].age_seconds", "[].corrected_packets", "[].bytes", "[].closing",
 	}
 )
 

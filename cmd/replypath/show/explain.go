@@ -28,8 +28,9 @@ the pins and queries the kernel. It sends nothing and needs no daemon. If the tu
 local socket, its device, user and mark are part of the query.
 
 If no flow is recorded, --interface shows what would become of the reply to a request
-that arrives there. The answer for a recorded flow stays the same, and names the
-interface that it arrived by.
+that arrives there. If handshakes taught the same way of all who sent such requests, it
+takes that. The answer for a recorded flow stays the same, and names the interface that
+it arrived by.
 
 Without ports the flows between the addresses are shown. The one with the latest inbound
 frame comes first. There are at most --limit of them. A ping has an identifier in
@@ -39,6 +40,9 @@ Verdicts:
   corrected      leaves by the interface and next hop of its flow; the kernel chose
                  others
   already-right  the kernel chose them itself
+  last-hop       leaves by the interface of its flow, back to the MAC that sent the request,
+                 as handshakes taught
+  direct-return  goes as routed, as handshakes taught
   fallback       goes as routed although its flow has another interface or next hop
   related        of no flow: goes as answers to its peer go, by the interface that has
                  its source address

@@ -64,8 +64,10 @@ With -o json it is an array. With --follow it is one object a line. Each object 
   self               the own address
   self_port          the own port
   interface          the interface that the flow arrives by; null once it is gone
-  next_hop_mac       the MAC that replies go to
+  next_hop_mac       the MAC that replies go to; null if they go as routed
   gateway            the gateway that has it; null if it is the inbound MAC
+  verdict            as handshakes taught: last-hop: replies go back to the MAC that sent the
+                     request; direct-return: as routed; null: by the rule of next_hop
   state              half-open, established, connectionless
   age_seconds        time since the flow began
   idle_seconds       time since its last inbound frame
@@ -118,7 +120,10 @@ func newFlowsFlush(a *cli.App, open func(pinDir string) (FlowTable, error)) *cob
 		Short: "Forget flows",
 		Long: `Forget the flows that match. Without a filter all flows match. Their replies go as the
 kernel routes them until the peer sends again. For two seconds replypath does not note
-what the host sends first. Answers to it may then become flows.`,
+what the host sends first. Answers to it may then become flows.
+
+It also forgets by which ways replies through the senders of these flows arrive. Without a
+filter, or with --interface alone, it does so for all senders.`,
 		Example: `  replypath flows flush --peer 10.1.0.100`,
 		Args:    cli.NoArguments,
 		RunE:    func(*cobra.Command, []string) error { return f.on(f.flush) },

@@ -30,7 +30,7 @@ var (
 	selfField       = endpointField("SELF", func(f *flows.Flow) string { return output.Endpoint(f.Self, f.SelfPort) })
 	interfaceField  = output.NewField("IN", 0, func(f *flows.Flow) string { return output.OrEmpty(f.Interface) })
 	kernelField     = output.NewField("KERNEL", 0, kernelChoice)
-	nextHopField    = output.NewField("NEXT HOP", rankNextHop, func(f *flows.Flow) string { return output.OrEmpty(f.NextHopMAC) })
+	nextHopField    = output.NewField("NEXT HOP", rankNextHop, func(f *flows.Flow) string { return f.NextHop() })
 	ageField        = output.NewField("AGE", rankAge, func(f *flows.Flow) string { return output.Duration(f.AgeSeconds) })
 	idleField       = output.NewField("IDLE", rankIdle, func(f *flows.Flow) string { return output.Duration(f.IdleSeconds) })
 	correctedField  = output.NewField("CORRECTED", 0, corrected)

@@ -59,6 +59,8 @@ With -o json it is one object; what is not known is null:
   addresses[]     network: served although no interface has it; source: configuration,
                   firewall or route
   flows           count, capacity
+  senders[]       by which ways replies arrive, as handshakes taught: see below; 1000 at most
+  sender_count    how many senders there are
   features[]      name, available, effect
   host_changes[]  object, before, after; undo: the command that restores it
   would_change[]  object, before, after: what enforcing would change
@@ -81,6 +83,15 @@ Each of interfaces[] has:
   gateways[]  address, mac, state
   rp_filter   the effective value of IPv4: 0, 1 or 2
   flows       how many flows arrive by it
+
+Each of senders[] has:
+  interface  the interface
+  mac        the MAC that requests come from; null without Ethernet
+  self       the own address
+  way        rule: by the rule of next_hop; last-hop: back to mac; direct-return: as routed
+  settled    whether the rule's way is not tried once more
+  learnt_at  when a handshake taught it
+  heard_at   when a flow began last, to a minute
 
 counted has:
   since          when counting began; null if that is not known

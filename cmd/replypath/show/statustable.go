@@ -12,6 +12,7 @@ import (
 	"replypath/cmd/replypath/output"
 	"replypath/loader/config"
 	"replypath/loader/doctor/finding"
+	"replypath/loader/flows"
 	"replypath/loader/status"
 )
 
@@ -42,9 +43,23 @@ func showStatus(p *output.Page, s *status.Status, everything bool) {
 			output.NewField("SERVED WITHOUT AN INTERFACE", 0, func(a *status.Served) string { return a.Network }),
 			output.NewField("SOURCE", 0, func(a *status.Served) string { return a.Source }),
 		}, s.Addresses)
+		output.Section(p, senderFields, s.Senders)
+		if more := s.SenderCount - len(s.Senders); more > 0 {
+			p.Line("and %d more", more)
+		}
 		p.Line("")
 		showFacts(p, s)
 	}
+}
+
+// senderFields are those of who brings requests, and by which way replies go back.
+var senderFields = []output.Field[flows.Sender]{
+	output.NewField("SENDER", 0, func(s *flows.Sender) string { return s.Interface + " " + output.OrEmpty(s.MAC) }),
+	output.NewField("FOR", 0, func(s *flows.Sender) string { return s.Self }),
+	output.NewField("WAY", 0, func(s *flows.Sender) string { return s.Way }),
+	output.NewField("SETTLED", 0, func(s *flows.Sender) string { return output.YesNo(s.Settled) }),
+	output.NewField("LEARNT", 0, func(s *flows.Sender) string { return s.LearntAt.Local().Format(time.RFC3339) }),
+	output.NewField("HEARD", 0, func(s *flows.Sender) string { return s.HeardAt.Local().Format(time.RFC3339) }),
 }
 
 // showWorst shows what is wrong.

@@ -102,6 +102,7 @@ var formLetters = map[string]string{
 // Colours of verdicts (ECMA-48, 8.3.117): what replypath did, what it could not do.
 var verdictColours = map[string]string{
 	explain.Corrected:  "32",
+	explain.LastHop:    "32",
 	explain.StrongHost: "32",
 	explain.Related:    "32",
 	explain.Fallback:   "33",

@@ -142,7 +142,7 @@ func (t *table) busiest() []string {
 		output.NewField("CORRECTED", 0, func(f *top.Flow) string { return fmt.Sprint(f.CorrectedPackets) }),
 		output.NewField("AGE", 5, func(f *top.Flow) string { return output.Duration(f.AgeSeconds) }),
 		output.NewField("STATE", 6, func(f *top.Flow) string { return f.State }),
-		output.NewField("NEXT HOP", 7, func(f *top.Flow) string { return output.OrEmpty(f.NextHopMAC) }),
+		output.NewField("NEXT HOP", 7, func(f *top.Flow) string { return f.NextHop() }),
 	}, t.Flows)
 }
 

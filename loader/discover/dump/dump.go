@@ -9,11 +9,13 @@
 package dump
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -88,4 +90,24 @@ func retry[T any](what string, list func() (T, error)) (T, error) {
 // started with ipv6.disable=1.
 func lacksFamily(err error) bool {
 	return errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP)
+}
+
+// TimesDown returns how often the carrier of an interface went down.
+func TimesDown(index int) (uint32, error) {
+	request := nl.NewNetlinkRequest(unix.RTM_GETLINK, 0)
+	about := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	about.Index = int32(index)
+	request.AddData(about)
+	messages, err := request.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
+	if err != nil || len(messages) == 0 {
+		return 0, fmt.Errorf("look at interface %d: %w", index, err)
+	}
+	var count uint32
+	err = eachAttribute(messages[0][unix.SizeofIfInfomsg:], func(kind uint16, value []byte) error {
+		if kind == unix.IFLA_CARRIER_DOWN_COUNT {
+			count = binary.NativeEndian.Uint32(value)
+		}
+		return nil
+	})
+	return count, err
 }

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"replypath/bpf"
 	"replypath/loader/config"
 	"replypath/loader/discover"
 	"replypath/loader/doctor/finding"
@@ -108,14 +109,79 @@ func LastHop(h *snapshot.Host) []finding.Finding {
 		found = append(found, finding.Problem(finding.Warning, "", "not looked at: "+h.FlowError, remedy.Start(&h.State)))
 	}
 	return append(found, finding.Each(h.Interfaces, func(i *discover.Interface) finding.Finding {
-		peers := h.LastHopPeers(i)
+		peers, learnt := h.LastHopPeers(i)
+		severity := finding.Warning
+		if learnt { // and the next one that nothing is known of takes a second
+			severity = finding.Note
+		}
 		if len(peers) == 0 || i.Settings.NextHop == config.NextHopLastHop {
 			return finding.None
 		}
-		return finding.Problem(finding.Warning, i.Name,
+		return finding.Problem(severity, i.Name,
 			"peers of this network arrive from another station's mac: "+some(peers)+": next_hop last-hop answers them through it",
 			remedy.ConfigureInterface(h, i.Name, "next_hop: last-hop"))
 	})...)
+}
+
+const (
+	mostSenders = 20 // that are told of one by one
+	tryTime     = 5  // seconds: by then a handshake has tried all ways
+)
+
+// Senders tells through whom replies go back or as routed, as handshakes taught, and through whom handshakes were answered by
+// several ways and never completed.
+func Senders(h *snapshot.Host) (found []finding.Finding) {
+	works := make(map[bpf.DatapathSender]bool)
+	if h.Status != nil {
+		found = append(found, learnt(h, works)...)
+	}
+	vain := make(map[bpf.DatapathSender]*flows.Flow)
+	count := make(map[bpf.DatapathSender]int)
+	for n := range h.Flows {
+		f := &h.Flows[n]
+		works[f.Sender] = works[f.Sender] || f.State == flows.StateEstablished
+		if f.Unanswered && f.AgeSeconds >= tryTime && f.Interface != nil {
+			vain[f.Sender] = f
+			count[f.Sender]++
+		}
+	}
+	for sender, f := range vain {
+		if i := h.Named(*f.Interface); !works[sender] && (i == nil || hasGateway(h, i, familyNumbers[f.Family])) { // else `unknown-gateway` says so
+			found = append(found, inVain(h, f, count[sender]))
+		}
+	}
+	slices.SortFunc(found, func(a, b finding.Finding) int { return strings.Compare(a.Found, b.Found) })
+	return found
+}
+
+// learnt tells of the senders that have another way, and notes of all that some way works.
+func learnt(h *snapshot.Host, works map[bpf.DatapathSender]bool) (found []finding.Finding) {
+	how, look := map[string]string{flows.WayLastHop: "back to it", flows.WayDirectReturn: "as routed"}, remedy.Command(&h.State, "replypath status --verbose")
+	others := 0
+	for _, s := range h.Status.Senders {
+		works[s.Key] = true
+		if s.Way == flows.WayRule {
+			continue
+		}
+		if others++; others <= mostSenders {
+			text := fmt.Sprintf("replies of %s through %s go %s, %s", s.Self, finding.OrEmpty(s.MAC), how[s.Way], s.Because())
+			found = append(found, finding.Seen(finding.Note, s.Interface, text, look))
+		}
+	}
+	if more := others - mostSenders; more > 0 {
+		found = append(found, finding.Seen(finding.Note, "", fmt.Sprintf("replies through %d more senders go back to them or as routed", more), look))
+	}
+	return found
+}
+
+var familyNumbers = map[string]int{"ipv4": unix.AF_INET, "ipv6": unix.AF_INET6}
+
+// inVain tells of a sender through which no handshake was completed, one of which is that of a flow.
+func inVain(h *snapshot.Host, f *flows.Flow, count int) finding.Finding {
+	text := fmt.Sprintf("no handshake with %s through %s was completed: %s answered by every way",
+		f.Self, net.HardwareAddr(f.Sender.Mac[:]), finding.Counted(count, "was", "were"))
+	return finding.Seen(finding.Warning, *f.Interface, text, finding.Explained(
+		remedy.Command(&h.State, "replypath trace --self "+f.Self), "by which ways they are answered"))
 }
 
 // UnknownGateways looks at interfaces without a gateway of a family, whose replies go back to the MAC that the question came
@@ -151,6 +217,11 @@ func strangers(h *snapshot.Host, i *discover.Interface, family int) (found []fin
 			works[mac] = works[mac] || f.State == flows.StateEstablished
 		}
 	})
+	if h.Status != nil {
+		for _, s := range h.Status.Senders { // by some way
+			works[finding.OrEmpty(s.MAC)] = works[finding.OrEmpty(s.MAC)] || s.Interface == i.Name
+		}
+	}
 	for _, mac := range slices.Sorted(maps.Keys(count)) {
 		if works[mac] {
 			continue

@@ -4,16 +4,21 @@ package checks
 
 import (
 	"net/netip"
+	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"replypath/bpf"
 	"replypath/loader/config"
 	"replypath/loader/discover"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
 	"replypath/loader/nexthop"
 	"replypath/loader/sockets"
+	"replypath/loader/status"
 	"replypath/test/testhost"
 )
 
@@ -68,6 +73,9 @@ func TestLastHop(t *testing.T) {
 	testhost.Check(t, LastHop, []testhost.Wants{
 		{"no flows", nil, nil},
 		{"through a balancer", testhost.ThroughBalancer, want},
+		{"as handshakes taught", and(func(h *snapshot.Host) {
+			h.Flows[0].Verdict, h.Flows[1].Verdict = new(flows.WayLastHop), new(flows.WayLastHop)
+		}), []string{strings.Replace(want[0], "warning", "note", 1)}},
 		{"through a balancer that is the gateway, the client is not known", and(func(h *snapshot.Host) { h.Neighbours = h.Neighbours[:1] }), want},
 		{"another address of a neighbour", and(func(h *snapshot.Host) {
 			h.Neighbours = []snapshot.Neighbour{{Interface: testhost.Eth1, Address: testhost.Address("10.4.0.56"), MAC: testhost.MAC(testhost.BalancerMAC)}}
@@ -113,12 +121,63 @@ func TestUnknownGateways(t *testing.T) {
 		{"a stranger", through(flows.StateHalfOpen), want("ADDRESS")},
 		{"datagrams of a stranger", through(flows.StateConnectionless), want("ADDRESS")},
 		{"a stranger that takes replies", through(flows.StateEstablished), nil},
+		{"a stranger of whom handshakes taught", and(func(h *snapshot.Host) {
+			h.Status = &status.Status{Senders: []flows.Sender{{Interface: "eth1", MAC: new(stranger)}}}
+		}), nil},
 		{"a neighbour", neighbour("10.4.0.9", stranger, false), nil},
 		{"beside a virtual router", neighbour("10.4.0.1", "00:00:0c:07:ac:01", false), want("10.4.0.1")},
 		{"beside a router", neighbour("10.4.0.1", "02:00:00:00:07:01", true), want("10.4.0.1")},
 		{"beside another host", neighbour("10.4.0.1", "02:00:00:00:07:01", false), want("ADDRESS")},
 		{"last hop", and(func(h *snapshot.Host) { h.Interfaces[1].Settings.NextHop = config.NextHopLastHop }), nil},
 	})
+}
+
+func TestSenders(t *testing.T) {
+	key := bpf.DatapathSender{Mac: [6]uint8(testhost.MAC(testhost.BalancerMAC)), Interface: 2}
+	learnt := func(ways ...string) func(*snapshot.Host) {
+		return func(h *snapshot.Host) {
+			h.Status = new(status.Status)
+			for _, way := range ways {
+				h.Status.Senders = append(h.Status.Senders, flows.Sender{
+					Interface: "eth1", MAC: new(testhost.BalancerMAC), Self: "10.4.0.100", Way: way, LearntAt: time.Now(), Key: key,
+				})
+			}
+		}
+	}
+	asked := func(state string, unanswered bool, seconds float64) func(*snapshot.Host) {
+		return func(h *snapshot.Host) {
+			h.Flows = append(h.Flows, flows.Flow{
+				Family: "ipv4", Self: "10.4.0.100", Interface: new("eth1"), State: state, Unanswered: unanswered, AgeSeconds: seconds, Sender: key,
+			})
+		}
+	}
+	tried, early := asked(flows.StateHalfOpen, true, 6), asked(flows.StateHalfOpen, true, 2)
+	withoutGateway := func(h *snapshot.Host) { h.Gateways = h.Gateways[:1] }
+	now := time.Now().Format("15:04")
+	note := func(how string) []string {
+		return []string{"note eth1: replies of 10.4.0.100 through 02:00:00:00:07:01 go " + how + ", as by eth1 none was completed, learnt at " + now +
+			" ?? replypath status --verbose"}
+	}
+	const vain = "warning eth1: no handshake with 10.4.0.100 through 02:00:00:00:07:01 was completed: "
+	const trace = " ?? replypath trace --self 10.4.0.100  # by which ways they are answered"
+	testhost.Check(t, Senders, []testhost.Wants{
+		{"nothing", nil, nil},
+		{"the rule's way", learnt(flows.WayRule), nil},
+		{"back", learnt(flows.WayLastHop), note("back to it")},
+		{"as routed", learnt(flows.WayDirectReturn), note("as routed")},
+		{"in vain", testhost.And(tried, tried), []string{vain + "2 were answered by every way" + trace}},
+		{"in vain, without a gateway", testhost.And(tried, withoutGateway), nil}, // unknown-gateway
+		{"not all tried yet", early, nil},
+		{"none tried", asked(flows.StateHalfOpen, false, 60), nil},
+		{"another was completed", testhost.And(tried, asked(flows.StateEstablished, false, 1)), nil},
+		{"and before", testhost.And(tried, learnt(flows.WayRule)), nil},
+	})
+	many := testhost.New()
+	learnt(slices.Repeat([]string{flows.WayLastHop}, mostSenders+7)...)(many)
+	found := Senders(many)
+	if last := found[len(found)-1]; len(found) != mostSenders+1 || last.Found != "replies through 7 more senders go back to them or as routed" {
+		t.Errorf("%d findings, at last %q", len(found), last.Found)
+	}
 }
 
 func TestConnectedSockets(t *testing.T) {

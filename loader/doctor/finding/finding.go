@@ -147,6 +147,15 @@ func Counted[N int | uint64](n N, one, more string) string {
 	return fmt.Sprintf("%d %s", n, more)
 }
 
+// Moment is the time of day, or the day where that is another one.
+func Moment(at, now time.Time) string {
+	at, now = at.Local(), now.Local()
+	if at.Format(time.DateOnly) == now.Format(time.DateOnly) {
+		return at.Format("15:04")
+	}
+	return at.Format(time.DateOnly)
+}
+
 // Quote writes a word as the shell reads it.
 func Quote(word string) string {
 	isPlain := func(r rune) bool {

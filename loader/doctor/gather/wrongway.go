@@ -147,7 +147,7 @@ func grown(before, after *sample, loses bool) map[way]uint64 {
 func (g *gatherer) askForFlows(counted map[way]uint64, each func(*flows.Flow, way)) {
 	var asked []flows.Flow
 	for n := range g.host.Flows {
-		if f := &g.host.Flows[n]; f.Interface != nil && (f.IdleSeconds < justSeen || f.Asymmetric && g.mayGoWrong(f)) {
+		if f := &g.host.Flows[n]; f.Interface != nil && !f.IsDirect() && (f.IdleSeconds < justSeen || f.Asymmetric && g.mayGoWrong(f)) {
 			asked = append(asked, *f)
 		}
 	}

@@ -174,10 +174,10 @@ func (h *Host) AnswersBySource(r *Rule) *discover.Interface {
 }
 
 // LastHopPeers names the on-link peers of an interface's flows whose frames come
-// from a MAC that is not theirs.
-func (h *Host) LastHopPeers(i *discover.Interface) []string {
+// from a MAC that is not theirs, and tells whether handshakes have taught to answer all of them by it.
+func (h *Host) LastHopPeers(i *discover.Interface) (peers []string, learnt bool) {
 	owners := h.OwnersOfMACs(i.Index)
-	var peers []string
+	learnt = true
 	h.Unnamed(i.Name, func(f *flows.Flow, peer netip.Addr) {
 		if f.NextHopMAC == nil || !h.IsOnLink(i.Index, peer) || h.isGateway(i.Index, peer) {
 			return
@@ -190,10 +190,11 @@ func (h *Host) LastHopPeers(i *discover.Interface) []string {
 		// another MAC, or the owner for a router.
 		if h.isNeighbour(i.Index, peer) || h.isGateway(i.Index, owner[0]) {
 			peers = append(peers, fmt.Sprintf("%s from %s (%s)", peer, *f.NextHopMAC, owner[0]))
+			learnt = learnt && f.Verdict != nil && *f.Verdict == flows.WayLastHop
 		}
 	})
 	slices.Sort(peers)
-	return slices.Compact(peers)
+	return slices.Compact(peers), learnt
 }
 
 // Families are those of addresses.
