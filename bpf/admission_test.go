@@ -51,16 +51,33 @@ func TestAdmitListedProtocol(t *testing.T) {
 	}
 }
 
+// TestAdmitDHCP: DHCP is asked as any server is; from or to no address it starts nothing.
 func TestAdmitDHCP(t *testing.T) {
+	groups := map[uint8]string{4: "255.255.255.255", 6: "ff02::1:2"}
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
 		for _, port := range []uint16{67, 68, 546, 547} {
-			b.arrives(n, udp{ports: ports{self: port}}, unread(bpf.DatapathEventEVENT_IGNORED_PROTOCOL))
+			m := udp{ports: ports{self: port}}
+			b.arrives(n, m, b.admits(n, m, b.replication))
+			b.put()
+			b.arrives(n, m, unread(bpf.DatapathEventEVENT_IGNORED_SOURCE), source(netip.MustParseAddr(extraordinary[n.family][0])))
 		}
-		for _, m := range []message{
-			udp{ports: ports{self: 66}}, udp{ports: ports{self: 69}}, udp{ports: ports{self: 548}},
-			udp{ports: ports{peer: 67}}, tcp{ports: ports{self: 67}, flags: "S"},
+		b.arrives(n.at(netip.MustParseAddr(groups[n.family])), udp{ports: ports{self: 547}}, unread(eventIgnoredNotOwn))
+	})
+}
+
+// TestUnrecorded: what asks this host by a tunnel's protocol that is not listed is counted by its number, no other is.
+func TestUnrecorded(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		for _, protocol := range []layers.IPProtocol{
+			layers.IPProtocolIPv4, layers.IPProtocolIPv6, layers.IPProtocolGRE, layers.IPProtocolESP, layers.IPProtocolAH, 108, 115, layers.IPProtocolVRRP,
 		} {
-			b.arrives(n, m, b.starts(n, m, b.replication))
+			m, want := raw{protocol, []byte{1, 2, 3}}, unread(bpf.DatapathEventEVENT_IGNORED_PROTOCOL)
+			if protocol != layers.IPProtocolVRRP {
+				by := pair(b.replication, b.replication, n, m, bpf.DatapathOutcomeOUTCOME_UNRECORDED)
+				by.Protocol = uint8(protocol)
+				want.pairs = pairs{by: {Packets: 1, Bytes: uint64(len(n.in(b.replication, m)))}}
+			}
+			b.arrives(n, m, want)
 		}
 	})
 }
