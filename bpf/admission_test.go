@@ -3,6 +3,7 @@
 package bpf_test
 
 import (
+	"net"
 	"net/netip"
 	"testing"
 
@@ -113,13 +114,49 @@ func TestTimestampFlow(t *testing.T) {
 }
 
 // TestStackedDevice: a macvlan's frames pass the device below as well, in both directions, on the way that they should
-// go. Segments that never move a flow are not counted on their way up either.
+// go. What the kernel sends by that one, with its MAC, gets the macvlan's, and goes to the same
+// station if no gateway of the macvlan is known; an ipvlan has no other MAC.
+// Segments that never move a flow are not counted on their way up either.
 func TestStackedDevice(t *testing.T) {
 	eachReply(t, func(t *testing.T, b *bed, n network, m message) {
-		b.manage(b.replication, func(r *bpf.DatapathInterface) { r.Lower = b.production.Index })
+		above := func(change func(*bpf.DatapathInterface)) {
+			b.manage(b.replication, func(r *bpf.DatapathInterface) {
+				r.Lower = b.production.Index
+				change(r)
+			})
+		}
+		above(func(r *bpf.DatapathInterface) { copy(r.Mac[:], b.production.MAC) })
 		b.leaves(n, m, nothing)
+		above(func(*bpf.DatapathInterface) {})
+		b.leaves(n, m, nothing, sourceMAC(b.replication.MAC))
 		frame := n.out(b.backup, m)
 		b.run(egress(b.backup, frame), b.moves(n, m, b.backup, b.replication, frame))
+
+		for _, c := range []struct {
+			gateway uint16
+			nextHop uint8
+			kernel  net.HardwareAddr // its next hop
+			to      net.HardwareAddr
+		}{
+			{b.replication.gateway(n.family), 0, b.production.router, b.replication.router},
+			{0, 0, b.production.router, b.production.router},
+			{0, uint8(bpf.DatapathNextHopModeNEXT_HOP_GATEWAY), b.production.router, b.production.router},
+			{0, 0, bpf.AnyPeer, b.replication.router},
+		} {
+			above(func(r *bpf.DatapathInterface) { r.Gateway4, r.Gateway6, r.NextHop = 0, 0, c.nextHop })
+			f := b.flow(n, m, b.replication, 0)
+			f.Gateway = c.gateway
+			b.put(flowOf(m, f))
+			frame = n.out(b.production, m, destinationMAC(c.kernel))
+			want := b.readdresses(n, m, b.replication, frame)
+			want.frame = readdressed(frame, c.to, b.replication.MAC)
+			once := want.pairs[pair(b.replication, b.replication, n, m, outcomeCorrected)]
+			want.pairs = pairs{
+				pair(b.production, b.replication, n, m, outcomeAsymmetric): once,
+				pair(b.production, b.replication, n, m, outcomeCorrected):  once,
+			}
+			b.run(egress(b.production, frame), want)
+		}
 	})
 	for _, m := range followers {
 		under(t, m.name, eachFamily, func(t *testing.T, b *bed, n network) {
