@@ -3,6 +3,7 @@
 package bpf_test
 
 import (
+	"net"
 	"net/netip"
 	"testing"
 
@@ -51,16 +52,33 @@ func TestAdmitListedProtocol(t *testing.T) {
 	}
 }
 
+// TestAdmitDHCP: DHCP is asked as any server is; from or to no address it starts nothing.
 func TestAdmitDHCP(t *testing.T) {
+	groups := map[uint8]string{4: "255.255.255.255", 6: "ff02::1:2"}
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
 		for _, port := range []uint16{67, 68, 546, 547} {
-			b.arrives(n, udp{ports: ports{self: port}}, unread(bpf.DatapathEventEVENT_IGNORED_PROTOCOL))
+			m := udp{ports: ports{self: port}}
+			b.arrives(n, m, b.admits(n, m, b.replication))
+			b.put()
+			b.arrives(n, m, unread(bpf.DatapathEventEVENT_IGNORED_SOURCE), source(netip.MustParseAddr(extraordinary[n.family][0])))
 		}
-		for _, m := range []message{
-			udp{ports: ports{self: 66}}, udp{ports: ports{self: 69}}, udp{ports: ports{self: 548}},
-			udp{ports: ports{peer: 67}}, tcp{ports: ports{self: 67}, flags: "S"},
+		b.arrives(n.at(netip.MustParseAddr(groups[n.family])), udp{ports: ports{self: 547}}, unread(eventIgnoredNotOwn))
+	})
+}
+
+// TestUnrecorded: what asks this host by a tunnel's protocol that is not listed is counted by its number, no other is.
+func TestUnrecorded(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		for _, protocol := range []layers.IPProtocol{
+			layers.IPProtocolIPv4, layers.IPProtocolIPv6, layers.IPProtocolGRE, layers.IPProtocolESP, layers.IPProtocolAH, 108, 115, layers.IPProtocolVRRP,
 		} {
-			b.arrives(n, m, b.starts(n, m, b.replication))
+			m, want := raw{protocol, []byte{1, 2, 3}}, unread(bpf.DatapathEventEVENT_IGNORED_PROTOCOL)
+			if protocol != layers.IPProtocolVRRP {
+				by := pair(b.replication, b.replication, n, m, bpf.DatapathOutcomeOUTCOME_UNRECORDED)
+				by.Protocol = uint8(protocol)
+				want.pairs = pairs{by: {Packets: 1, Bytes: uint64(len(n.in(b.replication, m)))}}
+			}
+			b.arrives(n, m, want)
 		}
 	})
 }
@@ -96,13 +114,49 @@ func TestTimestampFlow(t *testing.T) {
 }
 
 // TestStackedDevice: a macvlan's frames pass the device below as well, in both directions, on the way that they should
-// go. Segments that never move a flow are not counted on their way up either.
+// go. What the kernel sends by that one, with its MAC, gets the macvlan's, and goes to the same
+// station if no gateway of the macvlan is known; an ipvlan has no other MAC.
+// Segments that never move a flow are not counted on their way up either.
 func TestStackedDevice(t *testing.T) {
 	eachReply(t, func(t *testing.T, b *bed, n network, m message) {
-		b.manage(b.replication, func(r *bpf.DatapathInterface) { r.Lower = b.production.Index })
+		above := func(change func(*bpf.DatapathInterface)) {
+			b.manage(b.replication, func(r *bpf.DatapathInterface) {
+				r.Lower = b.production.Index
+				change(r)
+			})
+		}
+		above(func(r *bpf.DatapathInterface) { copy(r.Mac[:], b.production.MAC) })
 		b.leaves(n, m, nothing)
+		above(func(*bpf.DatapathInterface) {})
+		b.leaves(n, m, nothing, sourceMAC(b.replication.MAC))
 		frame := n.out(b.backup, m)
 		b.run(egress(b.backup, frame), b.moves(n, m, b.backup, b.replication, frame))
+
+		for _, c := range []struct {
+			gateway uint16
+			nextHop uint8
+			kernel  net.HardwareAddr // its next hop
+			to      net.HardwareAddr
+		}{
+			{b.replication.gateway(n.family), 0, b.production.router, b.replication.router},
+			{0, 0, b.production.router, b.production.router},
+			{0, uint8(bpf.DatapathNextHopModeNEXT_HOP_GATEWAY), b.production.router, b.production.router},
+			{0, 0, bpf.AnyPeer, b.replication.router},
+		} {
+			above(func(r *bpf.DatapathInterface) { r.Gateway4, r.Gateway6, r.NextHop = 0, 0, c.nextHop })
+			f := b.flow(n, m, b.replication, 0)
+			f.Gateway = c.gateway
+			b.put(flowOf(m, f))
+			frame = n.out(b.production, m, destinationMAC(c.kernel))
+			want := b.readdresses(n, m, b.replication, frame)
+			want.frame = readdressed(frame, c.to, b.replication.MAC)
+			once := want.pairs[pair(b.replication, b.replication, n, m, outcomeCorrected)]
+			want.pairs = pairs{
+				pair(b.production, b.replication, n, m, outcomeAsymmetric): once,
+				pair(b.production, b.replication, n, m, outcomeCorrected):  once,
+			}
+			b.run(egress(b.production, frame), want)
+		}
 	})
 	for _, m := range followers {
 		under(t, m.name, eachFamily, func(t *testing.T, b *bed, n network) {

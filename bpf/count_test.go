@@ -81,13 +81,14 @@ func TestArrivalStacked(t *testing.T) {
 				t.Errorf("seen leaving at tick %#x", flow.Left)
 			}
 		}
-		b.exec(egress(b.backup, n.out(b.backup, tcp{})))
+		down := egress(b.backup, n.out(b.backup, tcp{}, sourceMAC(b.replication.MAC)))
+		b.exec(down)
 		left(0)
 		frame := b.handOver(n, tcp{})
 		const ticks = uint32(bpf.DatapathTickLEFT_TICKS)
 		for ticket, begun := uint16(1), b.ago(0); ; ticket++ { // stamps are told apart to so many ticks
 			b.exec(arrive(b.replication, frame, ticket))
-			b.exec(egress(b.backup, frame))
+			b.exec(down)
 			if b.ago(0)/ticks == begun/ticks {
 				break
 			}

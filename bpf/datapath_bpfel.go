@@ -303,7 +303,8 @@ const (
 	DatapathOutcomeOUTCOME_LOST           DatapathOutcome = 10
 	DatapathOutcomeOUTCOME_LOST_LINK_DOWN DatapathOutcome = 11
 	DatapathOutcomeOUTCOME_UNNAMED_TUNNEL DatapathOutcome = 12
-	DatapathOutcomeOUTCOME_END            DatapathOutcome = 13
+	DatapathOutcomeOUTCOME_UNRECORDED     DatapathOutcome = 13
+	DatapathOutcomeOUTCOME_END            DatapathOutcome = 14
 	DatapathOutcomeOUTCOME_ORIGINATED     DatapathOutcome = 128
 )
 

@@ -67,7 +67,7 @@ func TestVariables(t *testing.T) {
 //	admission.h      came_by_ipsec: a packet with a secpath         test packets have none, no helper makes one     VM: TestIPsec
 //	reply.h          prepare: OUTCOME_BOUND_DEVICE                  the test packet's socket is a bare one that     topology: TestBoundDevice
 //	                                                                nobody can bind
-//	reply.h          redirect, readdress: OUTCOME_REWRITE_FAILED    bpf_skb_store_bytes fails only without memory   nobody
+//	reply.h          redirect, rewrite_macs: OUTCOME_REWRITE_FAILED bpf_skb_store_bytes fails only without memory   nobody
 //	socket.h         ignores_path_mtu: a socket of IPv4 or IPv6     the same                                        topology: IP_PMTUDISC_OMIT
 //	reply.h          is_writable, has_own_headers: a packet that    test packets are not                            topology: TCP data, of which the
 //	                 is shared                                                                                      socket keeps the original

@@ -66,7 +66,7 @@ var ignoredReasons = []reason{
 	{"source", "no flow with such addresses: unspecified, loopback, link-local, multicast, 255.255.255.255, or a peer that is this host"},
 	{"loopback", "addressed to an address that only lo or a dummy device has (loopback_addresses: kernel)"},
 	{"excluded", "excluded by the configuration"},
-	{"protocol", "a protocol that the configuration does not list, or DHCP"},
+	{"protocol", "a protocol that the configuration does not list"},
 	{"ipsec", "came out of an IPsec tunnel"},
 	{"interface", "the interface is not managed any more"},
 	{"mac", "the source MAC is that of no single station"},

@@ -28,15 +28,10 @@ __noinline int is_excluded(void)
 	return false;
 }
 
-/* Whether packets of its protocol are recorded. DHCP and DHCPv6 (RFC 2131, 4.1; RFC 8415, 7.2) find their own way. */
+/* Whether packets of its protocol are recorded. */
 static inline bool is_recorded(const struct packet *packet)
 {
-	__u16 port = bpf_ntohs(packet->tuple.self_port);
-	__u8 protocol = packet->protocol;
-
-	if (protocol == IPPROTO_UDP && (port == 67 || port == 68 || port == 546 || port == 547))
-		return false;
-	return configuration.protocols[protocol >> 3] & (1 << (protocol & 7));
+	return configuration.protocols[packet->protocol >> 3] & (1 << (packet->protocol & 7));
 }
 
 /* The interface with this id, NULL for none: by its device, which the kernel knows to be there. */
@@ -187,6 +182,23 @@ static inline bool refuse_tunnel(struct __sk_buff *skb, const struct packet *pac
 	return true;
 }
 
+/* Tunnels and IPsec: what others may ask this host by. A counter for each number would fill the map by a scan of them. */
+static inline bool is_carrier(__u8 protocol)
+{
+	return protocol == IPPROTO_IPIP || protocol == IPPROTO_IPV6 || protocol == IPPROTO_GRE || protocol == IPPROTO_ESP ||
+	       protocol == IPPROTO_AH || protocol == IPPROTO_COMP || protocol == IPPROTO_L2TP;
+}
+
+/* Counts that such a packet came for this host, and its protocol is not recorded: for `doctor`, by interface. */
+static inline void count_unrecorded(struct __sk_buff *skb, const struct packet *packet)
+{
+	__u16 id = id_of(interface_at(skb->ifindex));
+	struct pair pair = { id, id, packet->family, packet->protocol, OUTCOME_UNRECORDED, 0 };
+
+	if (is_carrier(packet->protocol) && self_of(packet)->own)
+		count_pair(skb, *(__u64 *)&pair, 1, false);
+}
+
 /* Returns whether the scratch packet may start a flow; counts why it may not. */
 __noinline int may_start(struct __sk_buff *skb)
 {
@@ -197,6 +209,8 @@ __noinline int may_start(struct __sk_buff *skb)
 	/* The inside of an IPsec packet: its peer is reached through the tunnel. */
 	if (reason == EVENT_END && !bpf_skb_get_xfrm_state(skb, 0, &ipsec, sizeof(ipsec), 0))
 		reason = EVENT_IGNORED_IPSEC;
+	if (reason == EVENT_IGNORED_PROTOCOL)
+		count_unrecorded(skb, packet);
 	if (reason == EVENT_IGNORED_TUNNEL)
 		count_at_tunnel(skb, packet);
 	else if (reason != EVENT_END)

@@ -2,6 +2,7 @@
 /* A reply whose flow is known: moved, re-addressed or left, and counted. */
 #pragma once
 
+#include "originate.h"
 #include "outage.h"
 #include "portless.h"
 #include "trace.h"
@@ -209,12 +210,39 @@ static inline int send(struct __sk_buff *skb, const struct packet *packet, struc
 	return on_link ? redirect_to_peer(packet, handover->ifindex) : bpf_redirect(handover->ifindex, 0);
 }
 
-/* The kernel chose the flow's interface; its next hop there may be another. */
+/*
+ * Where the reply goes that leaves by its flow's wire. Where the kernel chose the device `below` that of the flow, its next
+ * hop is as good as one that only frames have shown.
+ */
+static inline bool next_hop_on_wire(const struct flow *flow, const struct packet *packet, const struct interface *interface,
+				    bool below, mac_word *mac)
+{
+	bool found = next_hop_mac(flow, packet, interface, mac);
+
+	if (!below || (found && (flow->gateway || flow->flags & (FLOW_ENFORCE_MAC | FLOW_LAST_HOP))) || is_nobody(packet->mac))
+		return found;
+	*mac = read_mac(packet->mac);
+	return true;
+}
+
+/* Writes the MAC of the next hop, and that of this interface where the frame has the one of the device below it. */
+static inline enum outcome rewrite_macs(struct __sk_buff *skb, const struct interface *interface, const mac_word *mac, bool below)
+{
+	mac_word own = read_mac(interface->mac);
+
+	if (bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_dest), mac, ETH_ALEN, 0) ||
+	    (below && bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_source), &own, ETH_ALEN, 0)))
+		return OUTCOME_REWRITE_FAILED;
+	return OUTCOME_CORRECTED;
+}
+
+/* The kernel chose the flow's interface, whose next hop may be another, or the device below it, whose MAC is (macvlan). */
 static __noinline int readdress(struct __sk_buff *skb, struct packet *packet, struct flow *flow,
 				enum table table)
 {
 	struct interface *interface = get_interface(flow->interface, flow->ifindex);
-	__u64 pair = pair_of(flow->interface, flow->interface, packet);
+	bool below = flow->ifindex != skb->ifindex;
+	__u64 pair = pair_of(below ? id_of(interface_at(skb->ifindex)) : flow->interface, flow->interface, packet);
 	__u32 packets = wire_packets(skb, packet);
 	enum outcome outcome;
 	mac_word mac;
@@ -223,17 +251,14 @@ static __noinline int readdress(struct __sk_buff *skb, struct packet *packet, st
 		settle_fragments(packet, table, OUTCOME_CORRECTED);
 	if (!interface) {
 		outcome = OUTCOME_LINK_DOWN;
-	} else if (!next_hop_mac(flow, packet, interface, &mac)) {
+	} else if (!next_hop_on_wire(flow, packet, interface, below, &mac)) {
 		outcome = OUTCOME_NO_NEXT_HOP;
-	} else if (mac_equal((const __u8 *)&mac, packet->mac)) {
+	} else if (!below && mac_equal((const __u8 *)&mac, packet->mac)) {
 		stamp_left(flow, 0);
 		return PASS;
 	} else {
 		count_reply(skb, flow, pair, packets, OUTCOME_ASYMMETRIC);
-		outcome = OUTCOME_OBSERVE;
-		if (is_enforced(interface))
-			outcome = bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_dest), &mac, ETH_ALEN, 0)
-				? OUTCOME_REWRITE_FAILED : OUTCOME_CORRECTED;
+		outcome = is_enforced(interface) ? rewrite_macs(skb, interface, &mac, below) : OUTCOME_OBSERVE;
 	}
 	packet->outcome = outcome;
 	if (outcome != OUTCOME_CORRECTED)
@@ -345,8 +370,19 @@ static inline int redirect(struct __sk_buff *skb, struct packet *packet, struct 
 }
 
 /*
+ * Whether the kernel sends the frame by this device, below that of the flow, with a MAC that is not the upper one's
+ * (macvlan).
+ */
+static inline bool has_lower_mac(struct __sk_buff *skb, const struct interface *upper)
+{
+	const struct interface *lower = interface_at(skb->ifindex);
+
+	return lower && !mac_equal(lower->mac, upper->mac) && is_hosts_frame(skb, lower);
+}
+
+/*
  * A reply of a known flow in this table, or what has a record. If its device stands on this one (macvlan) it is on its
- * way down.
+ * way down, unless it has the MAC of this one.
  */
 static inline int reply(struct __sk_buff *skb, struct packet *packet, struct flow *flow, enum table table,
 			struct record *record, __u32 header)
@@ -362,6 +398,8 @@ static inline int reply(struct __sk_buff *skb, struct packet *packet, struct flo
 		target = get_interface(flow->interface, ifindex);
 		if (likely(!target || target->lower != skb->ifindex))
 			return redirect(skb, packet, flow, table, record, target, ifindex, header);
+		if (header && has_lower_mac(skb, target))
+			return readdress(skb, packet, flow, table);
 		if (!((flow->left ^ now()) & -LEFT_TICKS))
 			return PASS; /* stamped by the device on this one, perhaps as moved */
 	} else if (header && (unlikely(flow->flags & (FLOW_ENFORCE_MAC | FLOW_LAST_HOP)) || unlikely(is_nobody(packet->mac)))) {

@@ -328,6 +328,7 @@ enum outcome {
 	OUTCOME_LOST = 10,     /* redirected, and never seen at the target */
 	OUTCOME_LOST_LINK_DOWN = 11, /* and that is down by now */
 	OUTCOME_UNNAMED_TUNNEL = 12, /* of requests: `to` does not take those for addresses that `from` has */
+	OUTCOME_UNRECORDED = 13, /* of requests that came by `from`, and `to`: of `protocol`, an IPPROTO_* here */
 	OUTCOME_END,
 	OUTCOME_ORIGINATED = 1 << 7, /* added to the outcome of what the host originates */
 };

@@ -4,6 +4,7 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 )
@@ -56,6 +57,16 @@ func Protocol(name string) (uint8, error) {
 		return uint8(number), nil
 	}
 	return 0, fmt.Errorf("%s is not a protocol: use one of %s", quote(name), protocolValues)
+}
+
+// ProtocolWord returns what a configuration may call a protocol: the first of its names, or its number.
+func ProtocolWord(number uint8) string {
+	for _, name := range slices.Sorted(maps.Keys(protocolNumbers)) {
+		if protocolNumbers[name] == number {
+			return name
+		}
+	}
+	return strconv.Itoa(int(number))
 }
 
 var protocolNames = map[uint8]string{

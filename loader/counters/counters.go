@@ -81,19 +81,27 @@ type ByName struct {
 	Pairs             []metrics.PairCounters
 	Uncorrected, Lost []metrics.Uncorrected // for every pair, every reason
 	Originated        []metrics.Originated
+	Unrecorded        []Unrecorded
+}
+
+// Unrecorded tells by which protocol, that is not recorded, this host was asked over an interface.
+type Unrecorded struct {
+	Interface        string
+	Family, Protocol uint8 // 4 or 6; of IP
+	Packets          uint64
 }
 
 // ReadByName reads the counters of interface pairs.
 func ReadByName(maps *bpf.Maps, names map[uint16]string) (ByName, error) {
 	pairs, err := ReadPairs(maps)
-	return ByName{pairs.named(names), pairs.because(uncorrectedReasons, names), pairs.because(lostReasons, names), pairs.originated(names)}, err
+	return ByName{pairs.named(names), pairs.because(uncorrectedReasons, names), pairs.because(lostReasons, names), pairs.originated(names), pairs.unrecorded(names)}, err
 }
 
 // named adds up what was counted for interfaces of the same names.
 func (c Pairs) named(names map[uint16]string) (list []metrics.PairCounters) {
 	sums := make(map[metrics.Pair]*metrics.PairCounters)
 	for pair, count := range c {
-		if isOriginated(pair) {
+		if isOriginated(pair) || isUnrecorded(pair) {
 			continue
 		}
 		key := namedPair(pair, names)
@@ -113,7 +121,7 @@ func (c Pairs) because(reasons map[bpf.DatapathOutcome]string, names map[uint16]
 	packets := make(map[metrics.Uncorrected]uint64)
 	pairs := make(map[metrics.Pair]bool)
 	for pair, count := range c {
-		if isOriginated(pair) {
+		if isOriginated(pair) || isUnrecorded(pair) {
 			continue
 		}
 		key := namedPair(pair, names)
@@ -155,6 +163,20 @@ func (c Pairs) originated(names map[uint16]string) (list []metrics.Originated) {
 		list = append(list, *sum)
 	}
 	return list
+}
+
+// unrecorded is what this host was asked by protocols that are not recorded.
+func (c Pairs) unrecorded(names map[uint16]string) (list []Unrecorded) {
+	for pair, count := range c {
+		if isUnrecorded(pair) {
+			list = append(list, Unrecorded{names[pair.From], pair.Family, pair.Protocol, count.Packets})
+		}
+	}
+	return list
+}
+
+func isUnrecorded(pair bpf.DatapathPair) bool {
+	return bpf.DatapathOutcome(pair.Outcome) == bpf.DatapathOutcomeOUTCOME_UNRECORDED
 }
 
 func isOriginated(pair bpf.DatapathPair) bool {

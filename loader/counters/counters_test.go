@@ -48,14 +48,15 @@ func TestNamed(t *testing.T) {
 	}
 	const originated = bpf.DatapathOutcomeOUTCOME_ORIGINATED
 	pairs, names := Pairs{
-		of(2, bpf.DatapathOutcomeOUTCOME_ASYMMETRIC):           {Packets: 1, Flows: 2},
-		of(2, bpf.DatapathOutcomeOUTCOME_CORRECTED):            {Packets: 3, Bytes: 4, Flows: 5},
-		of(3, bpf.DatapathOutcomeOUTCOME_CORRECTED):            {Packets: 30, Bytes: 40, Flows: 50},
-		of(3, bpf.DatapathOutcomeOUTCOME_MTU):                  {Packets: 6},
-		of(3, bpf.DatapathOutcomeOUTCOME_LOST):                 {Packets: 7},
-		of(2, bpf.DatapathOutcomeOUTCOME_CORRECTED|originated): {Packets: 8, Flows: 9},
-		of(2, bpf.DatapathOutcomeOUTCOME_WEAK_HOST|originated): {Packets: 10, Flows: 11},
-		of(2, bpf.DatapathOutcomeOUTCOME_LINK_DOWN|originated): {Packets: 12, Flows: 13},
+		of(2, bpf.DatapathOutcomeOUTCOME_ASYMMETRIC):                                                     {Packets: 1, Flows: 2},
+		of(2, bpf.DatapathOutcomeOUTCOME_CORRECTED):                                                      {Packets: 3, Bytes: 4, Flows: 5},
+		of(3, bpf.DatapathOutcomeOUTCOME_CORRECTED):                                                      {Packets: 30, Bytes: 40, Flows: 50},
+		of(3, bpf.DatapathOutcomeOUTCOME_MTU):                                                            {Packets: 6},
+		of(3, bpf.DatapathOutcomeOUTCOME_LOST):                                                           {Packets: 7},
+		of(2, bpf.DatapathOutcomeOUTCOME_CORRECTED|originated):                                           {Packets: 8, Flows: 9},
+		of(2, bpf.DatapathOutcomeOUTCOME_WEAK_HOST|originated):                                           {Packets: 10, Flows: 11},
+		of(2, bpf.DatapathOutcomeOUTCOME_LINK_DOWN|originated):                                           {Packets: 12, Flows: 13},
+		{From: 1, To: 1, Family: 4, Protocol: 47, Outcome: uint8(bpf.DatapathOutcomeOUTCOME_UNRECORDED)}: {Packets: 14},
 	}, map[uint16]string{1: "eth0", 2: "eth1", 3: "eth1"}
 	list, uncorrected, lost := pairs.named(names), pairs.because(uncorrectedReasons, names), pairs.because(lostReasons, names)
 	name := metrics.Pair{From: "eth0", To: "eth1", Family: "ipv6", Protocol: "udp"}
@@ -76,6 +77,7 @@ func TestNamed(t *testing.T) {
 		Pair: name, Moved: metrics.Sent{Packets: 8, Flows: 9}, Routed: metrics.Sent{Packets: 22, Flows: 24},
 		Reasons: map[string]uint64{"weak_host": 10, "link_down": 12},
 	}}, pairs.originated(names))
+	await.Same(t, "(-want +got)", []Unrecorded{{"eth0", 4, 47, 14}}, pairs.unrecorded(names))
 }
 
 // TestTotals: each outcome of replies is added up over all pairs; what the host originates is none of them.

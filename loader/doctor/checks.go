@@ -48,6 +48,8 @@ var known = []check{
 		"no reply was seen to leave by the wrong interface just now", checks.WrongWays},
 	{"unnamed-tunnel", "a tunnel that `interfaces` does not name: it brought requests for addresses of other interfaces, or has no global address",
 		"no tunnel brought requests for addresses of other interfaces", checks.UnnamedTunnels},
+	{"unrecorded-protocol", "requests by a tunnel's protocol or IPsec that `protocols` does not list, by another interface than the default route's",
+		"no tunnel's protocol arrives that is not recorded", checks.UnrecordedProtocols},
 	{"rp-filter", "strict `rp_filter` on a managed interface", "no managed interface has ipv4", checks.RPFilter},
 	{"reverse-path-rules", "nftables' `fib saddr . iif`, iptables' `rpfilter`, firewalld's `IPv6_rpfilter`",
 		"no firewall rule checks the route back", checks.ReversePathRules},

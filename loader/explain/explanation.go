@@ -190,5 +190,5 @@ var noFlowDetails = map[string]string{
 		"nothing is recorded, it goes as the kernel routes it",
 	"loopback": "only lo or a dummy device has the self address and loopback_addresses is kernel: it goes as the kernel routes it",
 	"source":   "peer or self is this host, loopback, link-local, multicast or broadcast: nothing is recorded, it goes as the kernel routes it",
-	"protocol": "the protocol is not listed, or DHCP finds its route itself: nothing is recorded, it goes as the kernel routes it",
+	"protocol": "the protocol is not listed: nothing is recorded, it goes as the kernel routes it",
 }

@@ -281,10 +281,9 @@ func (r *Repair) remove() error {
 	return err
 }
 
-// Ports that are asked by broadcast or multicast, or by neighbours only, which
-// are no flows: DHCP, DHCPv6, mDNS (RFC 6762) and LLMNR (RFC 4795). Where
-// somebody asks one of the last two otherwise, the first question tells.
-var unasked = []uint16{67, 68, 546, 547, 5353, 5355}
+// Ports of clients of DHCP and DHCPv6, and those that are asked by multicast, or by neighbours only, which are no flows:
+// mDNS (RFC 6762) and LLMNR (RFC 4795). Where somebody asks one of them otherwise, the first question tells.
+var unasked = []uint16{68, 546, 5353, 5355}
 
 // findWildcard looks for a socket that needs the source repair.
 func (r *Repair) findWildcard() (bool, error) {

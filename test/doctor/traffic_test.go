@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/gopacket/gopacket/layers"
 	"golang.org/x/sys/unix"
@@ -21,6 +22,7 @@ import (
 	"replypath/test/server"
 	"replypath/test/topology"
 	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 // TestVirtualMAC has eth1's router send from a MAC of its own, and take only what is sent to another, as those of HSRP do: its
@@ -112,6 +114,63 @@ func TestDirectReturn(t *testing.T) {
 }
 
 // TestARPFlux is S5: both interfaces answer for an address, and only its own once the fixes are typed.
+// TestUnrecordedProtocol has eth1's address asked by protocols of tunnels. They are answered by eth0, and doctor says what to
+// list; then they are answered by eth1.
+func TestUnrecordedProtocol(t *testing.T) {
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
+	p := product.On(t, n.Server.Host)
+	config := product.WriteConfig(t, "")
+	d := p.Start("--config", config)
+	asked := map[topology.Family][]layers.IPProtocol{
+		topology.IPv4: {layers.IPProtocolGRE, layers.IPProtocolESP, layers.IPProtocolIPv6},
+		topology.IPv6: {layers.IPProtocolGRE, layers.IPProtocolESP},
+	}
+	answered := func(eth1 bool) {
+		for f, protocols := range asked {
+			for _, protocol := range protocols {
+				self, peer := n.Server.Eth1.Address(f), n.ClientEth0.Address(f)
+				server, client := rawSocket(t, n.Server.Host, self, protocol), rawSocket(t, n.Client, peer, protocol)
+				wires := wire.Tap(t, n.Server)
+				await.Must1[int](t)(client.WriteTo([]byte("request"), &net.IPAddr{IP: self.AsSlice()}))
+				await.Must(t, server.SetReadDeadline(time.Now().Add(await.AnswerTime)))
+				_, from, err := server.ReadFrom(make([]byte, 100))
+				await.Must(t, err)
+				await.Must1[int](t)(server.WriteTo([]byte("reply"), from))
+				reply := topology.All(topology.Protocol(protocol), topology.From(self), topology.To(peer))
+				by := map[bool]*topology.Capture{false: wires.Eth0, true: wires.Eth1}[eth1]
+				if _, err := by.Wait(await.Within(t, await.AnswerTime), topology.All(reply, topology.Going(topology.Received))); err != nil {
+					t.Errorf("%s: %v", protocol, err)
+				}
+				wires.Want(eth1, protocol.String(), reply)
+			}
+		}
+	}
+	answered(false)
+	report := p.Doctor(0)
+	for found, word := range map[string]string{"protocol 47 (gre)": "gre", "protocol 50 (esp)": "esp", "protocol 41 (ipv6)": "ipv6"} {
+		f := report.Of("unrecorded-protocol", "eth1").With("note", "eth1 brings "+found+", which is not recorded")
+		if len(f) != 1 || !strings.Contains(product.OrEmpty(f[0].Fix), "add "+word+" to protocols") {
+			t.Errorf("%s: %+v", found, f)
+		}
+	}
+	if m := p.Metrics(); m.Sum("replypath_uncorrected_packets_total") > 0 {
+		t.Error("they pass for replies that were not corrected")
+	}
+	d.Reconfigure("protocols: [tcp, udp, icmp, icmpv6, sctp, gre, esp, ipv6]\n")
+	answered(true)
+	onlyOne(t, p.Doctor(0), "unrecorded-protocol", "", "ok")
+}
+
+// rawSocket sends and takes what an address has to do with of a protocol.
+func rawSocket(t *testing.T, host *topology.Host, at netip.Addr, protocol layers.IPProtocol) net.PacketConn {
+	t.Helper()
+	network := map[bool]string{true: "ip4", false: "ip6"}[at.Is4()]
+	conn := await.Must1[net.PacketConn](t)(host.ListenPacket(t.Context(), fmt.Sprintf("%s:%d", network, uint8(protocol)), at.String()))
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+// TestARPFlux is S5: before --fix both interfaces answer for an address, after it only its own.
 func TestARPFlux(t *testing.T) {
 	s := traffic.Build(t, topology.NewS5)
 	p := product.On(t, s.Server.Host)

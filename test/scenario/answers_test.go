@@ -119,6 +119,46 @@ func TestAnswers(t *testing.T) {
 	})
 }
 
+var dhcpPorts = map[topology.Family][2]uint16{topology.IPv4: {68, 67}, topology.IPv6: {546, 547}}
+
+// TestUnicastDHCP has a relay, and a client that renews its lease, ask a DHCP server at eth1's address: one that is bound to
+// it, and one that is bound to none. What the server renews itself leaves as routed.
+func TestUnicastDHCP(t *testing.T) {
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
+	p := product.On(t, n.Server.Host)
+	talk := func(t *testing.T, from *topology.Interface, to netip.Addr, ports ...uint16) *traffic.Conversation {
+		c := traffic.NewConversation(t, traffic.UDP, from, to)
+		c.Peer, c.Self = netip.AddrPortFrom(c.Peer.Addr(), ports[0]), netip.AddrPortFrom(to, ports[1])
+		return c
+	}
+	for _, f := range traffic.Families {
+		own, client, server := n.Server.Eth1.Address(f), dhcpPorts[f][0], dhcpPorts[f][1]
+		for name, at := range map[string]netip.Addr{"bound": own, "wildcard": addresses("0.0.0.0", "::")[f]} {
+			t.Run(f.String()+"/"+name, func(t *testing.T) {
+				p := p.In(t)
+				traffic.ServeAt(t, n.Server.Host, netip.AddrPortFrom(at, server))
+				asked := []*traffic.Conversation{
+					talk(t, n.ClientEth0, own, server, server), talk(t, n.ClientEth0, own, client, server)}
+				for _, c := range asked {
+					if at == own {
+						wantLost(t, n.Server, c, n.ClientEth0)
+					} else if err := c.Ask(await.Within(t, await.SilenceTime)); err == nil {
+						t.Errorf("%s is answered without replypath", c)
+					}
+				}
+				p.Start()
+				renewal, wires := talk(t, n.Server.Eth1, n.ClientEth0.Address(f), client, server), wire.Tap(t, n.Server)
+				_ = renewal.Ask(await.Within(t, await.SilenceTime)) // whose answer comes by eth1, if any
+				wires.WantEth0("a renewal of the server's own", renewal.Questions())
+				for _, c := range asked {
+					wantAnswers(t, n.Server, c, true)
+				}
+				p.Expect(0, "detach", "--stop")
+			})
+		}
+	}
+}
+
 // cookies count the SYN cookies of a host, whatever the family.
 type cookies struct{ sent, accepted int }
 

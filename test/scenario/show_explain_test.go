@@ -336,7 +336,7 @@ func testExplainWhy(t *testing.T, n *topology.TwoNIC, p *product.Product, f topo
 	}{
 		{peer, self, "", "no-flow", ""},
 		{peer, self, "gre", "no-flow", "protocol"},
-		{netip.AddrPortFrom(client, 67).String(), selfAt(67), "udp", "no-flow", "protocol"},
+		{netip.AddrPortFrom(client, 67).String(), selfAt(67), "udp", "no-flow", ""},
 		{self, self, "tcp", "no-flow", "source"},
 		{addresses("169.254.0.1", "fe80::1")[f].String(), self, "tcp", "no-flow", "source"},
 		{self, peer, "tcp", "no-flow", "source"}, // nothing is forwarded here: each address that is asked is the host's

@@ -40,7 +40,6 @@ const (
 	strangerPeer = 4
 	excludedPort = 4
 	wildcardPort = 5
-	dhcpPort     = 6
 	toExcluded   = 5 // of exclusions
 )
 
@@ -85,7 +84,7 @@ func ignored(p Packet) Program {
 		in(0, p.with(func(p *Packet) { p.self, p.protocol = loopbackOnly, echo })),
 		in(0, p.with(func(p *Packet) { p.self = loopbackOnly })), out(1, p.with(func(p *Packet) { p.self = loopbackOnly })),
 		in(0, p.with(func(p *Packet) { p.selfPort = excludedPort })),
-		in(0, p.with(func(p *Packet) { p.selfPort = dhcpPort })),
+		in(0, p.with(func(p *Packet) { p.protocol = gre })),
 		in(2, p),
 		in(0, p.with(func(p *Packet) { p.neighbour = group })),
 		in(0, p.with(func(p *Packet) { p.protocol, p.flags = tcp, model.FlagACK })),

@@ -4,6 +4,7 @@ package model
 
 import (
 	"net/netip"
+	"slices"
 
 	"replypath/bpf"
 )
@@ -17,7 +18,7 @@ func (m *Model) refusals(p *packet, w path) []Event {
 		}
 	}
 	_, ownPeer := m.Host.OwnAddresses[p.from]
-	because(bpf.DatapathEventEVENT_IGNORED_PROTOCOL, !m.Host.Protocols[p.protocol] || isDHCP(p))
+	because(bpf.DatapathEventEVENT_IGNORED_PROTOCOL, !m.Host.Protocols[p.protocol])
 	foreign := m.isForeign(p, w.ifindex)
 	ofLoopback := m.isRoutedAnyway(p.to) && (p.protocol != protoUDP || m.Host.Repair == bpf.DatapathSourceRepairREPAIR_OFF)
 	because(bpf.DatapathEventEVENT_IGNORED_NOT_OWN, foreign)
@@ -79,9 +80,15 @@ func (m *Model) countAtTunnel(p *packet, w path) {
 	m.count(pair, bpf.DatapathOutcomeOUTCOME_UNNAMED_TUNNEL, Count{Packets: 1, Bytes: w.bytes})
 }
 
-// isDHCP: its packets have a way of their own, before there are addresses.
-func isDHCP(p *packet) bool {
-	return p.protocol == protoUDP && (p.toPort == 67 || p.toPort == 68 || p.toPort == 546 || p.toPort == 547)
+// carriers are the protocols of tunnels and IPsec: what others may ask the host by that is not recorded, if nobody lists it.
+var carriers = []uint8{4, 41, 47, 50, 51, 108, 115}
+
+// countUnrecorded counts such a request for the host, by the number of its protocol.
+func (m *Model) countUnrecorded(p *packet, w path) {
+	if _, served := m.serves(p.to); served && slices.Contains(carriers, p.protocol) {
+		pair := Pair{From: w.id, To: w.id, Family: p.family, Protocol: p.protocol}
+		m.count(pair, bpf.DatapathOutcomeOUTCOME_UNRECORDED, Count{Packets: 1, Bytes: w.bytes})
+	}
 }
 
 var extraordinaryPrefixes = []netip.Prefix{

@@ -69,7 +69,7 @@ func (m *Model) datagramIn(p *packet, w path) {
 		return
 	}
 	reasons := m.refusals(p, w)
-	unlisted := !m.Host.Protocols[p.protocol] && !isDHCP(p) && len(reasons) == 1+len(unusable(w))
+	unlisted := !m.Host.Protocols[p.protocol] && len(reasons) == 1+len(unusable(w))
 	if m.Sockets.ConnectedUDP[t] && !m.peerBegan(t) && !unlisted { // the host asked
 		reasons = append(reasons, bpf.DatapathEventEVENT_IGNORED_ANSWER)
 	}

@@ -240,8 +240,11 @@ func (m *Model) refused(p *packet, w path, reasons []Event) bool {
 	if m.Refused[p.inbound()] && !slices.ContainsFunc(reasons, m.rose) {
 		return false
 	}
-	if m.oneOf(reasons) == bpf.DatapathEventEVENT_IGNORED_TUNNEL {
+	switch m.oneOf(reasons) {
+	case bpf.DatapathEventEVENT_IGNORED_TUNNEL:
 		m.countAtTunnel(p, w)
+	case bpf.DatapathEventEVENT_IGNORED_PROTOCOL:
+		m.countUnrecorded(p, w)
 	}
 	return true
 }

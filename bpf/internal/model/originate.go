@@ -102,7 +102,7 @@ func (m *Model) isHostsFrame(p *packet, frame Frame) bool {
 func (m *Model) isHeeded(p *packet) bool {
 	q := p.turned()
 	_, ownPeer := m.Host.OwnAddresses[p.to]
-	return m.Host.Protocols[p.protocol] && !isDHCP(q) && p.destination[0]&1 == 0 &&
+	return m.Host.Protocols[p.protocol] && p.destination[0]&1 == 0 &&
 		!ownPeer && !extraordinary(p.from) && !extraordinary(p.to) && !m.excluded(q)
 }
 

@@ -10,7 +10,10 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"replypath/loader/config"
+	"replypath/loader/counters"
 	"replypath/loader/discover"
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/remedy"
@@ -116,6 +119,27 @@ func unnamedTunnel(h *snapshot.Host, name, found, inspect string) finding.Findin
 	f := finding.Fine(name, found+" as routed. If these belong into the tunnel, "+remedy.ConfigureInterface(h, name, ""))
 	f.Inspect = &inspect
 	return f
+}
+
+// UnrecordedProtocols tells of tunnels and IPsec by which this host was asked over another interface than that of the default
+// route, by which what is not recorded leaves.
+func UnrecordedProtocols(h *snapshot.Host) []finding.Finding {
+	isTold := make(map[counters.Unrecorded]bool)
+	return finding.Each(h.Unrecorded, func(u *counters.Unrecorded) finding.Finding {
+		i, best := h.Named(u.Interface), h.BestDefault(map[uint8]int{4: unix.AF_INET, 6: unix.AF_INET6}[u.Family])
+		once := counters.Unrecorded{Interface: u.Interface, Protocol: u.Protocol}
+		if i == nil || best != nil && best.Device == i.Index || slices.Contains(h.Config.Protocols, u.Protocol) || isTold[once] {
+			return finding.None
+		}
+		isTold[once] = true
+		word, listed := config.ProtocolWord(u.Protocol), make([]string, len(h.Config.Protocols))
+		for n, protocol := range h.Config.Protocols {
+			listed[n] = config.ProtocolWord(protocol)
+		}
+		f := finding.Problem(finding.Note, i.Name, fmt.Sprintf("%s brings protocol %d (%s), which is not recorded: its replies leave as routed", i.Name, u.Protocol, word),
+			remedy.Configure(&h.State, fmt.Sprintf("add %s to protocols: [%s]", word, strings.Join(listed, ", "))))
+		return counted(h, &snapshot.WrongWay{Packets: u.Packets}, f)
+	})
 }
 
 func ofInterface(name string) string {

@@ -41,6 +41,26 @@ func TestUnnamedTunnels(t *testing.T) {
 	testhost.Check(t, WrongWays, []testhost.Wants{{"no wrong way", testhost.Wrong(asked), nil}})
 }
 
+// TestUnrecordedProtocols: each is told once, of interfaces by which what is not recorded does not leave anyway.
+func TestUnrecordedProtocols(t *testing.T) {
+	came := func(list ...counters.Unrecorded) func(*snapshot.Host) {
+		return func(h *snapshot.Host) { h.Unrecorded = list }
+	}
+	gre := counters.Unrecorded{Interface: "eth1", Family: 4, Protocol: 47, Packets: 12}
+	gre6, byDefault, gone := gre, gre, gre
+	gre6.Family, byDefault.Interface, gone.Interface = 6, "eth0", "eth9"
+	testhost.Check(t, UnrecordedProtocols, []testhost.Wants{
+		{"none", nil, nil},
+		{"gre and esp", came(gre, gre6, byDefault, gone, counters.Unrecorded{Interface: "eth1", Family: 6, Protocol: 50, Packets: 1}), []string{
+			"note eth1: eth1 brings protocol 47 (gre), which is not recorded: its replies leave as routed" +
+				" => add gre to protocols: [tcp, udp, icmp, icmpv6, sctp] in /etc/replypath/replypath.yaml, then systemctl reload replypath",
+			"note eth1: eth1 brings protocol 50 (esp), which is not recorded: its replies leave as routed" +
+				" => add esp to protocols: [tcp, udp, icmp, icmpv6, sctp] in /etc/replypath/replypath.yaml, then systemctl reload replypath",
+		}},
+		{"listed by now", func(h *snapshot.Host) { came(gre)(h); h.Config.Protocols = append(h.Config.Protocols, 47) }, nil},
+	})
+}
+
 func TestWrongWays(t *testing.T) {
 	observed := snapshot.WrongWay{From: "eth0", To: "eth1", Reason: snapshot.ReasonObserve, Packets: 12, Grown: 3, Took: time.Second, Flows: 2}
 	const found = "warning eth1: replies of eth1 leave by eth0: 3 packets within 1.0 s, 2 live flows, 12 packets in all, reason observe: replypath only observes there => "

@@ -8,6 +8,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"replypath/loader/config"
+	"replypath/loader/counters"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/pins"
 )
@@ -39,4 +40,5 @@ type sample struct {
 	at          time.Time
 	uncorrected map[way]uint64 // or lost
 	corrected   map[way]uint64 // without a reason
+	unrecorded  []counters.Unrecorded
 }

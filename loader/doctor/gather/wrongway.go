@@ -59,7 +59,7 @@ func (g *gatherer) sample() (*sample, error) {
 
 // newSample adds up what was counted for the families and protocols of each pair of interfaces.
 func newSample(at time.Time, traffic *status.Traffic) *sample {
-	s := &sample{at, map[way]uint64{}, map[way]uint64{}}
+	s := &sample{at, map[way]uint64{}, map[way]uint64{}, traffic.Unrecorded}
 	for _, p := range traffic.Pairs {
 		s.corrected[way{from: p.From, to: p.To}] += p.CorrectedPackets
 	}
@@ -93,6 +93,7 @@ func (g *gatherer) wrongWays() error {
 			return err
 		}
 	}
+	g.host.Unrecorded = after.unrecorded
 	is := after.uncorrected
 	found := map[way]*snapshot.WrongWay{}
 	note := func(w way) *snapshot.WrongWay {

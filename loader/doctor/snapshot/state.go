@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"replypath/loader/config"
+	"replypath/loader/counters"
 	"replypath/loader/flows"
 	"replypath/loader/pins"
 	"replypath/loader/sockets"
@@ -94,6 +95,8 @@ type Traffic struct {
 	FlowError string // why the flow table cannot be read, empty where there is none or it can
 	WrongWays []WrongWay
 	OwnWays   []OwnWay
+	// Unrecorded is by which protocols this host was asked that are not recorded.
+	Unrecorded []counters.Unrecorded
 }
 
 // OwnWay is by which device the kernel sends what an own address sends to peers beyond its network; "" if nowhere.
