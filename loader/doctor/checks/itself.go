@@ -260,7 +260,8 @@ func MissingPrograms(h *snapshot.Host) []finding.Finding {
 
 // isOccupied tells whether somebody has the only place where programs could be on an interface.
 func isOccupied(h *snapshot.Host, i *discover.Interface) bool {
-	return h.ByClsact() && slices.Contains(h.Ingress, i.Index)
+	isOurs := func(hook snapshot.Hook) bool { return hook.Interface == i.Index && hook.Ours }
+	return h.ByClsact() && slices.Contains(h.Ingress, i.Index) && !slices.ContainsFunc(h.Hooks, isOurs)
 }
 
 // nothingAttached tells that nothing is, and who has this network namespace.
