@@ -102,17 +102,11 @@ func (d *device) connects() bool {
 // with each other and the host, but not with a network. One without ports
 // connects nothing at all, as docker0 and virbr0 before the first guest. It is
 // looked at again when a port joins. One that routes lead out of has a router among its
-// virtual machines. A single guest may be one to which no route leads yet, or have gone for a moment.
+// virtual machines. A single guest may be one to which no route leads yet; where others join it, or it goes, the bridge stays
+// managed: to attach again at each would keep the programs in doubt of what the host sends (datapath.Grace).
 func (ds *devices) isInternal(d *device) bool {
-	switch n := ds.guests(d); {
-	case n < 0, d.hasLed():
-		return false
-	case n == 0:
-		return d.before == nil
-	case n == 1:
-		return len(d.addresses) == 0
-	}
-	return true
+	n := ds.guests(d)
+	return n >= 0 && !d.hasLed() && d.before == nil && (n != 1 || len(d.addresses) == 0)
 }
 
 // guests counts the containers and virtual machines that are all that a bridge has ports to; -1 for any other device.

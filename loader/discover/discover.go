@@ -49,7 +49,7 @@ type Interface struct {
 	// OwnOnly tells that only requests for the interface's own addresses are recorded: nobody named it, and it is a tunnel, a
 	// bridge with a single guest, or PPP or a modem that no route leads out of.
 	OwnOnly bool
-	// Guest tells a bridge whose only port is that of a container or virtual machine, which may be a router that no route names.
+	// Guest tells a bridge whose port is that of a container or virtual machine, which may be a router that no route names.
 	Guest bool
 	// TakesAll4 and TakesAll6 tell that what comes in by the interface is for nobody else: it forwards nothing of the family.
 	TakesAll4, TakesAll6 bool

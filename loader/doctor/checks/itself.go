@@ -281,7 +281,7 @@ func ManagedInterfaces(h *snapshot.Host) []finding.Finding {
 		names = append(names, i.Name)
 	}
 	guests := finding.Each(h.Guests, func(i *discover.Interface) finding.Finding {
-		return finding.Seen(finding.Note, i.Name, i.Name+" records requests for its own addresses only: a bridge with one container or virtual machine, "+
+		return finding.Seen(finding.Note, i.Name, i.Name+" records requests for its own addresses only: a bridge to a container or virtual machine, "+
 			"which no route leads out of. Its rp_filter stays. If a router is there, "+remedy.ConfigureInterface(h, i.Name, ""),
 			"ip link show master "+finding.Quote(i.Name))
 	})

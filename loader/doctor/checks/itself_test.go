@@ -145,7 +145,7 @@ func TestManagedInterfaces(t *testing.T) {
 	testhost.Check(t, ManagedInterfaces, []testhost.Wants{
 		{"two", nil, []string{"ok: eth0, eth1"}},
 		{"and a bridge with a guest", func(h *snapshot.Host) { h.Guests = []discover.Interface{{Name: "vmbr1"}} }, []string{
-			"note vmbr1: vmbr1 records requests for its own addresses only: a bridge with one container or virtual machine, which no route leads out of. " +
+			"note vmbr1: vmbr1 records requests for its own addresses only: a bridge to a container or virtual machine, which no route leads out of. " +
 				"Its rp_filter stays. If a router is there, set interfaces: [{name: eth0}, {name: eth1}, {name: vmbr1}] in /etc/replypath/replypath.yaml, " +
 				"then systemctl reload replypath ?? ip link show master vmbr1", "ok: eth0, eth1"}},
 		{"none", func(h *snapshot.Host) {
