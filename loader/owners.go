@@ -149,10 +149,10 @@ func (l *core) forgetInterface(id uint16) error {
 	})
 }
 
-// fallbackInterfaces are the managed interfaces.
+// fallbackInterfaces are the managed interfaces that may be changed.
 func (l *core) fallbackInterfaces() []fallback.Interface {
 	var list []fallback.Interface
-	for _, m := range l.interfaces.All() {
+	for _, m := range l.interfaces.Tended() {
 		list = append(list, ofFallback(m))
 	}
 	return list

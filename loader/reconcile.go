@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"replypath/loader/attach"
 	"replypath/loader/attachment"
 	"replypath/loader/discover"
 	"replypath/loader/fallback"
@@ -50,11 +51,16 @@ type reconciliation struct {
 // read reads the host. Nothing is changed where that fails.
 func (r *reconciliation) read() (err error) {
 	begun := time.Now()
-	isManaged := func(index int) bool { return r.interfaces.Get(index) != nil }
+	served := func(index int) *discover.Interface {
+		if m := r.interfaces.Get(index); m != nil {
+			return &m.Interface
+		}
+		return nil
+	}
 	if err = r.table.ReadIfDue(); err != nil {
 		return err
 	}
-	if r.host, err = discover.ScanServed(r.netlink, r.config, isManaged, r.table.Routes()); err != nil {
+	if r.host, err = discover.ScanServed(r.netlink, r.config, served, r.table.Routes()); err != nil {
 		return err
 	}
 	r.managed = r.interfaces.WithoutClashes(&r.host)
@@ -165,7 +171,7 @@ const scopeSource = "source"
 
 // describeFeatures fills in what the status says of features.
 func (l *core) describeFeatures() {
-	l.state.Features = append(l.kernel.Records(), l.source.Feature(), l.routes.Feature())
+	l.state.Features = append(l.kernel.Records(l.mechanism() == attach.TCX), l.source.Feature(), l.routes.Feature())
 }
 
 // wantedSource is what the source repair is to bring about. The own addresses are those of the last reconciliation.
@@ -213,7 +219,7 @@ func (r *reconciliation) tendRPFilter() error {
 		return r.sysctls.Restore(func(s pins.SysctlRecord) bool { return undo.SettingOf(s).Leaf == "rp_filter" })
 	}
 	var errs []error
-	for _, s := range r.interfaces.All() {
+	for _, s := range r.interfaces.Tended() {
 		change, err := hostsettings.PlanRPFilter(s.Name)
 		made, err := r.keepSysctl(change, err)
 		errs = append(errs, err)
@@ -226,8 +232,8 @@ func (r *reconciliation) tendRPFilter() error {
 
 // blindByRPFilter warns of interfaces that only observe, where the kernel drops what there would be to see.
 func (r *reconciliation) blindByRPFilter() (warnings []string) {
-	for _, s := range r.interfaces.Observed() {
-		if hostsettings.IsStrict(s.Name) {
+	for _, s := range r.interfaces.Tended() {
+		if !s.Enforces() && hostsettings.IsStrict(s.Name) {
 			warnings = append(warnings, hostsettings.Blind(s.Name)+": the kernel drops what arrives if the route back leads by another interface, "+
 				"and replypath does not see it")
 		}
@@ -235,11 +241,11 @@ func (r *reconciliation) blindByRPFilter() (warnings []string) {
 	return warnings
 }
 
-// restoreObserved puts back what was changed of interfaces that only observe now. What gives way is
+// restoreObserved puts back what was changed of interfaces that only observe now, or for which nothing is. What gives way is
 // the fallback routes' owner's, which has sockets notice.
 func (r *reconciliation) restoreObserved() error {
 	return r.sysctls.Restore(func(s pins.SysctlRecord) bool {
 		m := r.interfaces.Get(s.Interface)
-		return m != nil && !m.Enforces() && !fallback.IsGivingWay(s)
+		return m != nil && (!m.Enforces() || m.IsUntended()) && !fallback.IsGivingWay(s)
 	})
 }

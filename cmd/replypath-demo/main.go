@@ -80,6 +80,16 @@ func run(program string, out io.Writer) error {
 	return d.verdict()
 }
 
+// makePrivate keeps what is mounted on a directory from being the machine's as well. Its mount may be one above it, but the
+// root directory of a chroot need not be any.
+func makePrivate(dir string) error {
+	err := unix.Mount("", dir, "", unix.MS_REC|unix.MS_PRIVATE, "")
+	if errors.Is(err, unix.EINVAL) && dir != "/" {
+		return makePrivate(filepath.Dir(dir))
+	}
+	return err
+}
+
 // ownMounts gives the calling thread, and what it starts, a BPF file system that nobody else sees: the pins in there end
 // with the last process that does.
 func ownMounts() error {
@@ -91,8 +101,7 @@ func ownMounts() error {
 	if err != nil {
 		return fmt.Errorf("make a mount namespace: %w", err)
 	}
-	// Without this the mount below would be the machine's as well.
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+	if err := makePrivate(bpfDir); err != nil {
 		return fmt.Errorf("make the mounts private: %w", err)
 	}
 	if err := unix.Mount("bpf", bpfDir, "bpf", 0, "mode=0700"); err != nil {

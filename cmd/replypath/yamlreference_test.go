@@ -30,7 +30,7 @@ func interfaceKeys() []yamlKey {
 			"The managed interfaces: those that replypath learns from and sends to. One that does not exist yet is managed as soon as it appears. " +
 				"Until then **replypath_interface_attached** is 0 for a name without a glob, and **/healthz** answers 503.\n\n" +
 				"By default these are left out: loopback, dummy, replypath's own, and *ignore_interfaces*. " +
-				"So are bridges whose ports are all veth or tap, unless a gateway is reached by them. " +
+				"So are bridges with several ports, all veth or tap, unless a gateway is reached by them. " +
 				"NICs, bonds, VLANs, macvlan and bridges need no address. " +
 				"A port that has a master is left out too, as the master counts. The ports of a VRF do count."},
 		{"interfaces[].name", "name, alternative name or glob", "none: required",

@@ -101,14 +101,17 @@ func (a *Attacher) addQdisc(iface Interface) (added bool, err error) {
 		if present.Type() == "clsact" {
 			return false, nil
 		}
-		return false, fmt.Errorf("%s has a qdisc of kind %s where clsact is needed: tc qdisc del dev %s %s",
-			iface.Name, present.Type(), iface.Name, present.Type())
+		return false, fmt.Errorf("%s %s where clsact is needed: tc qdisc del dev %s %[2]s",
+			Occupied(iface.Name), present.Type(), iface.Name)
 	}
 	if err := a.nl.QdiscAdd(newClsact(iface)); err != nil && !errors.Is(err, unix.EEXIST) {
 		return false, fmt.Errorf("add clsact qdisc to %s: %w", iface.Name, blameKernel(err, clsactQdisc))
 	}
 	return true, nil
 }
+
+// Occupied begins what is said of an interface where somebody else's qdisc has the place of ours.
+func Occupied(name string) string { return name + " has a qdisc of kind" }
 
 // LacksQdisc tells whether attaching by clsact has to add the qdisc.
 func (a *Attacher) LacksQdisc(iface Interface) (bool, error) {

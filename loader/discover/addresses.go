@@ -68,8 +68,8 @@ type network struct {
 	links     []netlink.Link
 	addresses []netlink.Addr
 	routed    []routed
-	leadOut   func(index int) bool // tells of routes; nil: there are none
-	served    func(index int) bool // nil: none
+	leadOut   func(index int) bool       // tells of routes; nil: there are none
+	served    func(index int) *Interface // nil: none
 }
 
 // onLink collects the networks of managed interfaces: those with a route that

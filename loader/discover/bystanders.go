@@ -6,8 +6,8 @@ package discover
 // the hundred: what is told of them alone may wait. They follow events.
 type Bystanders map[int]bool
 
-// isOfGuest tells such kinds, as the netlink library calls them. Nothing else depends on them: they have no ports,
-// and make no bridge one with an uplink.
+// isOfGuest tells such kinds, as the netlink library calls them. Nothing else depends on them but whether a bridge has a single
+// guest, which may wait: they have no ports, and make no bridge one with an uplink.
 func isOfGuest(kind string) bool { return kind == "veth" || kind == "tuntap" }
 
 // Note notes an event about an interface that is not managed, and tells whether it is a bystander. An address that it gets is told

@@ -83,9 +83,9 @@ func (ds *devices) skipped(d *device, ignore []string) string {
 	switch {
 	case d.link.Type() == "dummy":
 		return "dummy device"
-	case ds.isInternalBridge(d) && !d.leads && !d.served:
+	case ds.isInternal(d):
 		return "bridge with no port but veth or tap"
-	case len(d.addresses) == 0 && !d.served && !d.connects():
+	case len(d.addresses) == 0 && d.before == nil && !d.connects():
 		return "no global address"
 	}
 	return ""
@@ -93,24 +93,37 @@ func (ds *devices) skipped(d *device, ignore []string) string {
 
 // connects tells the kinds of device that connect a host with a network whether or not they have an address: requests for
 // an address of another interface, or of none, may arrive there. A physical NIC has no kind of its own, which the netlink
-// library calls "device".
+// library calls "device". A modem that routes lead out of may have none either.
 func (d *device) connects() bool {
-	return slices.Contains([]string{"device", "bond", "team", "vlan", "macvlan", "bridge"}, d.link.Type())
+	return slices.Contains([]string{"device", "bond", "team", "vlan", "macvlan", "bridge"}, d.link.Type()) || d.isUplink() && d.leads
 }
 
-// isInternalBridge tells a bridge that connects containers or virtual machines
+// isInternal tells a bridge that connects containers or virtual machines
 // with each other and the host, but not with a network. One without ports
-// connects nothing at all, as docker0 and virbr0 before the first guest; it is
+// connects nothing at all, as docker0 and virbr0 before the first guest. It is
 // looked at again when a port joins. One that routes lead out of has a router among its
-// virtual machines.
-func (ds *devices) isInternalBridge(d *device) bool {
+// virtual machines. A single guest may be one to which no route leads yet; where others join it, or it goes, the bridge stays
+// managed: to attach again at each would keep the programs in doubt of what the host sends (datapath.Grace).
+func (ds *devices) isInternal(d *device) bool {
+	n := ds.guests(d)
+	return n >= 0 && !d.hasLed() && d.before == nil && (n != 1 || len(d.addresses) == 0)
+}
+
+// guests counts the containers and virtual machines that are all that a bridge has ports to; -1 for any other device.
+func (ds *devices) guests(d *device) (n int) {
 	if d.link.Type() != "bridge" {
-		return false
+		return -1
 	}
-	return !slices.ContainsFunc(ds.list, func(port *device) bool {
-		kind := port.link.Type()
-		return port.link.Attrs().MasterIndex == d.link.Attrs().Index && kind != "veth" && kind != "tuntap"
-	})
+	for _, port := range ds.list {
+		switch {
+		case port.link.Attrs().MasterIndex != d.link.Attrs().Index:
+		case !isOfGuest(port.link.Type()):
+			return -1
+		default:
+			n++
+		}
+	}
+	return n
 }
 
 // unmatched warns of entries of the configuration that have no effect yet, and

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -19,7 +20,7 @@ import (
 type device struct {
 	link      netlink.Link
 	addresses []netip.Prefix // global unicast
-	served    bool           // it was managed before
+	before    *Interface     // as what it was managed; nil if it was not
 	leads     bool           // routes lead out of it
 }
 
@@ -66,12 +67,13 @@ func (d *device) describe() Interface {
 }
 
 // managed describes a device that has been chosen.
-func (d *device) managed(settings *config.Interface, cfg *config.Config) Interface {
+func (ds *devices) managed(d *device, settings *config.Interface, cfg *config.Config) Interface {
 	i := d.describe()
 	if i.Named = settings != nil; i.Named {
 		i.Settings = *settings
 	}
-	i.OwnOnly = !i.Named && d.isTunnel()
+	i.Guest = ds.guests(d) >= 0 && !d.hasLed()
+	i.OwnOnly = !i.Named && (i.Guest || d.isTunnel() || d.isUplink() && !d.hasLed())
 	i.Settings.Mode = cmp.Or(i.Settings.Mode, cfg.Mode)
 	i.Settings.HostModel = cmp.Or(i.Settings.HostModel, cfg.HostModel)
 	i.Settings.NextHop = cmp.Or(i.Settings.NextHop, config.NextHopAuto)
@@ -129,10 +131,24 @@ func (d *device) hasNoHeader() bool {
 var tunnels = []string{"gretap", "ip6gretap", "erspan", "ip6erspan", "vxlan", "geneve", "bareudp", "l2tp"}
 
 // isTunnel tells the devices by which requests may come that have been on their way to another one: replies then belong
-// to either. A modem (without a kind, "rmnet", "wwan") has no Ethernet header either, and is none.
+// to either.
 func (d *device) isTunnel() bool {
-	kind := d.link.Type()
-	return slices.Contains(tunnels, kind) || d.hasNoHeader() && !slices.Contains([]string{"device", "rmnet", "wwan"}, kind)
+	return slices.Contains(tunnels, d.link.Type()) || d.hasNoHeader() && !d.isUplink()
+}
+
+// isUplink tells PPP and modems, which connect a host with a network and have no Ethernet header: by the type or kind of the
+// device (a modem may have no kind), or by the name that their daemons give to one that is made otherwise.
+func (d *device) isUplink() bool {
+	is := func(name string, prefix ...string) bool {
+		return slices.ContainsFunc(prefix, func(p string) bool { return strings.HasPrefix(name, p) })
+	}
+	return d.hasNoHeader() && (is(d.link.Attrs().EncapType, "ppp", "unknown519") ||
+		is(d.link.Type(), "device", "rmnet", "wwan") || d.link.Type() == "tuntap" && is(d.name(), "ppp", "wwan"))
+}
+
+// hasLed tells whether routes lead out of a device, or did while it was managed: what failed with a route is served on.
+func (d *device) hasLed() bool {
+	return d.leads || d.before != nil && !d.before.Named && !d.before.OwnOnly
 }
 
 // lower is the index of the device of this namespace that passes on the frames of

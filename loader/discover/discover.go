@@ -46,8 +46,11 @@ type Interface struct {
 	// Named tells that the configuration names the interface, by whatever name
 	// or glob; else it was discovered.
 	Named bool
-	// OwnOnly tells that only requests for the interface's own addresses are recorded: it is a tunnel that nobody named.
+	// OwnOnly tells that only requests for the interface's own addresses are recorded: nobody named it, and it is a tunnel, a
+	// bridge with a single guest, or PPP or a modem that no route leads out of.
 	OwnOnly bool
+	// Guest tells a bridge whose port is that of a container or virtual machine, which may be a router that no route names.
+	Guest bool
 	// TakesAll4 and TakesAll6 tell that what comes in by the interface is for nobody else: it forwards nothing of the family.
 	TakesAll4, TakesAll6 bool
 	// Strict tells that rp_filter is strict: what arrives by IPv4 is dropped if the kernel answers by another interface.
@@ -55,6 +58,9 @@ type Interface struct {
 	// Catches tells that the interface is not managed, and that replies which leave by it are caught.
 	Catches bool
 }
+
+// IsUntended tells a bridge with a guest that nobody named: most guests are no routers, so that no setting is changed for it.
+func (i *Interface) IsUntended() bool { return i.Guest && i.OwnOnly }
 
 // Unmanaged is an interface that is left alone.
 type Unmanaged = pins.UnmanagedRecord

@@ -22,10 +22,10 @@ func Scan(nl *netlink.Handle, cfg *config.Config) (Result, error) {
 	return ScanServed(nl, cfg, nil, routes)
 }
 
-// ScanServed is Scan by routes that have been read, for a host on which some interfaces, by index, are served
-// already. Such an interface stays managed without an address: network managers
+// ScanServed is Scan by routes that have been read, for a host on which some interfaces are managed
+// already; served has them by index. Such an interface stays managed without an address: network managers
 // take the last one away for a moment when they configure it anew.
-func ScanServed(nl *netlink.Handle, cfg *config.Config, served func(index int) bool, routes *Routes) (Result, error) {
+func ScanServed(nl *netlink.Handle, cfg *config.Config, served func(index int) *Interface, routes *Routes) (Result, error) {
 	n := network{served: served, routed: routes.routed.List(), leadOut: routes.leadOut}
 	var err error
 	if n.links, err = dump.Links(nl); err != nil {
@@ -41,11 +41,13 @@ func (n *network) evaluate(cfg *config.Config) Result {
 	devices := newDevices(n.links, n.addresses)
 	r := Result{Bystanders: make(Bystanders)}
 	for _, d := range devices.list {
-		d.served = n.served != nil && n.served(d.link.Attrs().Index)
+		if n.served != nil {
+			d.before = n.served(d.link.Attrs().Index)
+		}
 		d.leads = n.leadOut != nil && n.leadOut(d.link.Attrs().Index)
 		settings, reason := devices.choose(d, cfg)
 		if reason == "" {
-			i := d.managed(settings, cfg)
+			i := devices.managed(d, settings, cfg)
 			if vrf := devices.byIndex[i.VRF]; vrf != nil {
 				if vrf, is := vrf.link.(*netlink.Vrf); is {
 					i.Table = int(vrf.Table)

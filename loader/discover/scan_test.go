@@ -8,12 +8,14 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 
 	"replypath/loader/config"
+	"replypath/loader/discover/dump"
 	"replypath/test/await"
 	"replypath/test/host"
 	"replypath/test/topology"
@@ -119,33 +121,61 @@ func find(t *testing.T, r Result, name string) Interface {
 	return r.Interfaces[i]
 }
 
-// A bridge of virtual machines is managed where one of them is a router, and stays so while that has no route.
-func TestBridgeWithARouter(t *testing.T) {
+// A bridge of virtual machines is managed where one of them is a router, and a modem records for all addresses where a route leads
+// out of it. Both stay so while the route is gone. A bridge that has had a single guest, and a modem without a route record
+// requests for their own addresses.
+func TestLeadsOut(t *testing.T) {
 	h := traffic.NewHost(t)
 	host.IPBatch(t, h, `
 link add vmbr1 type bridge
 link add tap1 type veth peer name far1
-link set tap1 master vmbr1
+link add tap2 type veth peer name far2
+tuntap add ppp0 mode tun
+tuntap add wwan0 mode tun
+tuntap add tun0 mode tun
 link set vmbr1 up
 link set tap1 up
 link set far1 up
-addr add 10.5.0.1/24 dev vmbr1
+link set ppp0 up
+link set wwan0 up
+link set tun0 up
+addr add 10.4.0.100 peer 10.4.0.1 dev ppp0
+addr add 10.6.0.100/24 dev tun0
 `)
-	if got := names(scan(t, h, config.Default())); got != nil {
-		t.Errorf("managed %q, want none", got)
+	before := make(map[int]*Interface) // what is managed, as of the step before
+	for _, step := range []struct{ commands, all, own string }{
+		{"", "", "ppp0 tun0"},
+		{"link set tap1 master vmbr1", "", "ppp0 tun0"},
+		{"addr add 10.5.0.1/24 dev vmbr1", "", "vmbr1 ppp0 tun0"},
+		{"link set tap1 nomaster", "", "vmbr1 ppp0 tun0"},
+		{"link set tap1 master vmbr1\nlink set tap2 master vmbr1", "", "vmbr1 ppp0 tun0"},
+		{"route add 10.9.0.0/16 via 10.5.0.9", "vmbr1", "ppp0 tun0"},
+		{"route add default dev ppp0 table 9\nroute add default dev wwan0\nroute add default dev tun0 metric 9", "vmbr1 ppp0 wwan0", "tun0"},
+		{"route del 10.9.0.0/16\nroute del default dev ppp0 table 9", "vmbr1 ppp0 wwan0", "tun0"},
+	} {
+		host.IPBatch(t, h, step.commands)
+		var all, own []string
+		await.Must(t, h.Do(func() error {
+			routes := NewRoutes()
+			await.Must(t, dump.ReadRoutes(routes))
+			r, err := ScanServed(h.Netlink(), config.Default(), func(index int) *Interface { return before[index] }, routes)
+			clear(before)
+			for _, i := range r.Interfaces {
+				before[i.Index] = &i
+				if i.OwnOnly {
+					own = append(own, i.Name)
+				} else {
+					all = append(all, i.Name)
+				}
+				if is := i.OwnOnly && i.Name == "vmbr1"; i.IsUntended() != is {
+					t.Errorf("%s is untended: %v", i.Name, !is)
+				}
+			}
+			return err
+		}))
+		await.Same(t, "recording for all own addresses after "+step.commands, step.all, strings.Join(all, " "))
+		await.Same(t, "recording for their own after "+step.commands, step.own, strings.Join(own, " "))
 	}
-	host.IPBatch(t, h, "route add 10.9.0.0/16 via 10.5.0.9")
-	if got, want := names(scan(t, h, config.Default())), []string{"vmbr1"}; !slices.Equal(got, want) {
-		t.Errorf("managed %q, want %q", got, want)
-	}
-	host.IPBatch(t, h, "route del 10.9.0.0/16")
-	isServed := func(index int) bool { return index == indexOf(t, h, "vmbr1") }
-	var r Result
-	await.Must(t, h.Do(func() (err error) {
-		r, err = ScanServed(h.Netlink(), config.Default(), isServed, NewRoutes())
-		return err
-	}))
-	find(t, r, "vmbr1")
 }
 
 // TestCaught: replies are caught on interfaces that are not managed, whatever the reason, where a route with a gateway, or one

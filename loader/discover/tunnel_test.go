@@ -63,28 +63,37 @@ func TestOpenTunnels(t *testing.T) {
 	}
 }
 
-// TestIsTunnel: devices without an Ethernet header are tunnels, unless they are modems; of others, those that are made as such.
+// TestIsTunnel: devices without an Ethernet header are tunnels, unless they are PPP or modems; of others, those that are made as
+// such.
 func TestIsTunnel(t *testing.T) {
-	none, ethernet := netlink.LinkAttrs{EncapType: "none"}, netlink.LinkAttrs{EncapType: "ether"}
-	for kind, test := range map[string]struct {
-		link netlink.Link
-		want bool
+	none, ethernet, ppp := netlink.LinkAttrs{EncapType: "none"}, netlink.LinkAttrs{EncapType: "ether"}, netlink.LinkAttrs{EncapType: "ppp"}
+	named := func(name string, attrs netlink.LinkAttrs) netlink.LinkAttrs { attrs.Name = name; return attrs }
+	for _, test := range []struct {
+		link   netlink.Link
+		tunnel bool
+		uplink bool
 	}{
-		"tun":       {&netlink.Tuntap{LinkAttrs: none}, true},
-		"tap":       {&netlink.Tuntap{LinkAttrs: ethernet}, false},
-		"wireguard": {&netlink.Wireguard{LinkAttrs: none}, true},
-		"ppp":       {&netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{EncapType: "ppp"}, LinkType: "ppp"}, true},
-		"xfrm":      {&netlink.Xfrmi{LinkAttrs: none}, true},
-		"vti":       {&netlink.Vti{LinkAttrs: netlink.LinkAttrs{EncapType: "ipip"}}, true},
-		"erspan":    {&netlink.GenericLink{LinkAttrs: ethernet, LinkType: "erspan"}, true},
-		"vxlan":     {&netlink.Vxlan{LinkAttrs: ethernet}, true},
-		"modem":     {&netlink.Device{LinkAttrs: none}, false},
-		"wwan":      {&netlink.GenericLink{LinkAttrs: none, LinkType: "wwan"}, false},
-		"vlan":      {&netlink.Vlan{LinkAttrs: ethernet}, false},
-		"nic":       {&netlink.Device{LinkAttrs: ethernet}, false},
+		{&netlink.Tuntap{LinkAttrs: named("tun0", none)}, true, false},
+		{&netlink.Tuntap{LinkAttrs: named("tap0", ethernet)}, false, false},
+		{&netlink.Wireguard{LinkAttrs: named("wg0", none)}, true, false},
+		{&netlink.Wireguard{LinkAttrs: named("ppp-office", none)}, true, false},
+		{&netlink.Xfrmi{LinkAttrs: named("ipsec0", none)}, true, false},
+		{&netlink.Vti{LinkAttrs: named("vti0", netlink.LinkAttrs{EncapType: "ipip"})}, true, false},
+		{&netlink.GenericLink{LinkAttrs: named("erspan0", ethernet), LinkType: "erspan"}, true, false},
+		{&netlink.Vxlan{LinkAttrs: named("vxlan0", ethernet)}, true, false},
+		{&netlink.GenericLink{LinkAttrs: named("dsl0", ppp), LinkType: "ppp"}, false, true},
+		{&netlink.Tuntap{LinkAttrs: named("ppp0", none)}, false, true},
+		{&netlink.Tuntap{LinkAttrs: named("wwan0", none)}, false, true},
+		{&netlink.Tuntap{LinkAttrs: named("ppp1", ethernet)}, false, false},
+		{&netlink.Device{LinkAttrs: named("wwp0s20", none)}, false, true},
+		{&netlink.GenericLink{LinkAttrs: named("rmnet_data0", netlink.LinkAttrs{EncapType: "unknown519"}), LinkType: "rmnet"}, false, true},
+		{&netlink.GenericLink{LinkAttrs: named("cell0", none), LinkType: "wwan"}, false, true},
+		{&netlink.Device{LinkAttrs: named("wwan1", ethernet)}, false, false},
+		{&netlink.Vlan{LinkAttrs: named("eth0.7", ethernet)}, false, false},
 	} {
-		if got := (&device{link: test.link}).isTunnel(); got != test.want {
-			t.Errorf("%s: a tunnel: %v", kind, got)
+		d := &device{link: test.link}
+		if d.isTunnel() != test.tunnel || d.isUplink() != test.uplink {
+			t.Errorf("%s: a tunnel: %v, an uplink: %v", d.name(), d.isTunnel(), d.isUplink())
 		}
 	}
 }

@@ -98,13 +98,15 @@ func (t *Table) Served() []*Managed {
 	return slices.SortedFunc(maps.Values(t.served), func(a, b *Managed) int { return cmp.Compare(a.Index, b.Index) })
 }
 
+// Tended are those for which settings of the host may be changed.
+func (t *Table) Tended() []*Managed {
+	return slices.DeleteFunc(t.All(), func(m *Managed) bool { return m.IsUntended() })
+}
+
 // Enforced are the interfaces whose replies are moved.
 func (t *Table) Enforced() []*Managed {
 	return slices.DeleteFunc(t.All(), func(m *Managed) bool { return !m.Enforces() })
 }
-
-// Observed are those that only count.
-func (t *Table) Observed() []*Managed { return slices.DeleteFunc(t.All(), (*Managed).Enforces) }
 
 // Targets are all of them as places for programs, those without an Ethernet header first: the verifier takes its time for
 // their programs, while no others have been replaced yet.

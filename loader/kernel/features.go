@@ -60,15 +60,15 @@ func Probe() (Kernel, error) {
 	return k, errors.Join(errs[:]...)
 }
 
-// Records describes the kernel for the status.
-func (k Kernel) Records() (records []pins.FeatureRecord) {
+// Records describes the kernel for the status; byTCX tells whether programs are attached so, as the kernel may have it in vain.
+func (k Kernel) Records(byTCX bool) (records []pins.FeatureRecord) {
 	for _, f := range []struct {
 		name            string
 		has             bool
 		effect, without string
 	}{
 		{"tcx", k.TCX, "programs are replaced without a gap, beside those of others",
-			"programs are attached by clsact and cls_bpf, which costs 2 to 3 % of a core's packets"},
+			"programs are attached by clsact and cls_bpf, which costs 2 to 3 % of a core's packets; no ingress qdisc can be added beside them"},
 		{"check_mtu", k.CheckMTU, "the size is checked segment by segment",
 			"what is too large for a flow's interface is estimated, and rather left than lost"},
 		{pins.FeatureProbeRead, k.ProbeRead, "transparent proxies are recognised, and a link that goes down is seen without a daemon",
@@ -84,7 +84,7 @@ func (k Kernel) Records() (records []pins.FeatureRecord) {
 		{"btf", true, "the kernel's sockets can be read", ""},
 	} {
 		record := pins.FeatureRecord{Name: f.name, Available: f.has, Effect: f.effect}
-		if !f.has || f.without == copies && !k.TailCalls {
+		if !f.has || f.name == "tcx" && !byTCX || f.without == copies && !k.TailCalls {
 			record.Effect = f.without
 		}
 		records = append(records, record)

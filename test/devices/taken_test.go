@@ -183,6 +183,13 @@ func TestTakenAndKept(t *testing.T) {
 	if s := p.Status(); len(s.Errors) != 1 || !strings.Contains(s.Errors[0], removal) {
 		t.Errorf("errors of the status: %q", s.Errors)
 	}
+	found := p.Doctor(3)
+	if first := found[:1].Of("attached", "eth1").With("error", "an ingress qdisc of somebody else is on eth1"); len(first) != 1 {
+		t.Errorf("doctor begins with %+v", found[0])
+	}
+	if again := found.With("warning", "clsact"); len(again) > 0 {
+		t.Errorf("doctor says it again: %+v", again)
+	}
 	before := len(d.Log.Lines("level=WARN", takenOff, "interface=eth1"))
 	release := product.Quiet(t)
 	testhost.Shell(t, n.Server.Host, removal)
@@ -196,6 +203,35 @@ func TestTakenAndKept(t *testing.T) {
 	}
 	wantAttached(t, p, "eth1", true)
 	both()
+}
+
+// TestShaper has a shaper come after us. By TCX its ingress qdisc is not in the way. By clsact it is refused, which doctor and the
+// status tell of, and its filter works in ours.
+func TestShaper(t *testing.T) {
+	server.EachMechanism(t, func(t *testing.T, mechanism string) {
+		n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource})
+		wantAllLost(t, n, n.Server)
+		p := product.On(t, n.Server.Host)
+		p.Start("--mechanism", mechanism)
+		err := tcBatch(t, n.Server.Host, "qdisc add dev eth1 ingress")
+		if (err != nil) != (mechanism == "clsact") {
+			t.Errorf("an ingress qdisc: %v", err)
+		}
+		await.Must(t, tcBatch(t, n.Server.Host, "filter add dev eth1 ingress prio 7 protocol all u32 match u32 0 0 classid 1:1"))
+		wantAllByEth1(t, n, n.Server)
+		found := p.Doctor(0).Of("tc-programs", "")
+		if told := found.With("note", "qdisc add dev ... ingress"); len(told) > 0 != (err != nil) {
+			t.Errorf("doctor tells of %+v", told)
+		}
+		for _, f := range p.Status().Features {
+			if told := strings.Contains(f.Effect, "no ingress qdisc"); f.Name == "tcx" && told != (err != nil) {
+				t.Errorf("the status tells of %q", f.Effect)
+			}
+		}
+		if filters := found.With("ok", "filter u32 of priority 7 at ingress sees"); len(filters) != 1 || len(found.Of("tc-programs", "eth1")) != 1 {
+			t.Errorf("doctor tells of the filter: %+v", found)
+		}
+	})
 }
 
 // wantAttached wants the metrics and /healthz to tell whether an interface has both programs.

@@ -3,9 +3,12 @@
 package devices
 
 import (
+	"net/netip"
+	"os"
 	"strings"
 	"testing"
 
+	"replypath/test/await"
 	"replypath/test/host"
 	"replypath/test/product"
 	"replypath/test/server"
@@ -49,14 +52,60 @@ ip -6 route add 2001:db8:1::100/128 $(ip -6 route show 2001:db8:2::/64 | grep -o
 	})
 }
 
-// TestRouterOnABridge has a virtual machine route for the host: eth1 is a bridge with no port but the machine's, and a gateway
-// is reached by it.
+// TestRouterOnABridge has a virtual machine route for the host: eth1 is a bridge with no port but the machine's, by which a gateway
+// is reached, or none yet. Then requests for other addresses that it brings go as routed, no setting is changed for it, and
+// doctor tells of it until it is named.
 func TestRouterOnABridge(t *testing.T) {
 	server.EachMechanism(t, func(t *testing.T, mechanism string) {
-		n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, Eth1: topology.BridgeDevice, Eth1Metric: 2000})
-		wantAllLost(t, n, n.Server)
-		p := product.On(t, n.Server.Host)
-		p.Start("--mechanism", mechanism)
-		wantAllByEth1(t, n, n.Server)
+		for _, metric := range []int{0, 2000} {
+			n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, Eth1: topology.BridgeDevice, Eth1Metric: metric})
+			wantAllLost(t, n, n.Server)
+			p, config := product.On(t, n.Server.Host), product.WriteConfig(t, "")
+			d := p.Start("--mechanism", mechanism, "--config", config)
+			wantAllByEth1(t, n, n.Server)
+			if metric > 0 {
+				continue
+			}
+			wantAsContainer(t, n)
+			for _, flow := range p.Flows("--interface", "eth1") {
+				if strings.HasPrefix(flow.Self, "10.1.") || strings.HasPrefix(flow.Self, "2001:db8:1:") {
+					t.Errorf("recorded for eth0's address: %s", flow)
+				}
+			}
+			wantNoted(t, p, d, config)
+		}
 	})
+}
+
+// wantAsContainer has eth1's only neighbour ask, as a container does, for the bridge's address and for that of eth0, which it reaches
+// by the bridge.
+func wantAsContainer(t *testing.T, n *topology.TwoNIC) {
+	t.Helper()
+	container := await.Must1[*topology.Interface](t)(n.Replication.Interface("server"))
+	for _, f := range n.Families() {
+		self := n.Server.Eth0.Address(f)
+		traffic.Serve(t, n.Server.Host, self)
+		await.Must(t, n.Replication.AddRoute(topology.Route{Destination: netip.PrefixFrom(self, self.BitLen()), Via: n.Server.Eth1.Address(f)}))
+		for _, self := range []netip.Addr{self, n.Server.Eth1.Address(f)} {
+			wire.WantByEth1(t, n.Server, traffic.NewConversation(t, traffic.TCP, container, self))
+		}
+	}
+}
+
+// wantNoted wants a bridge to be left as it is, and doctor to tell of it, until the configuration names it.
+func wantNoted(t *testing.T, p *product.Product, d *product.Daemon, config string) {
+	t.Helper()
+	for _, c := range p.Status().HostChanges {
+		if strings.Contains(c.Object, "eth1") && !strings.Contains(c.Object, "qdisc") {
+			t.Errorf("changed: %s", c.Object)
+		}
+	}
+	if found := p.Doctor(0).Of("managed", "eth1").With("note", "its own addresses only", "{name: eth1}"); len(found) != 1 {
+		t.Errorf("doctor does not tell of the bridge: %+v", found)
+	}
+	await.Must(t, os.WriteFile(config, []byte("interfaces: [{name: eth0}, {name: eth1}]\n"), 0o600))
+	d.Reload()
+	if found := p.Doctor(0).Of("managed", "eth1"); len(found) > 0 {
+		t.Errorf("doctor tells of a bridge that is named: %+v", found)
+	}
 }

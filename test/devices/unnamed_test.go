@@ -15,6 +15,7 @@ import (
 	"replypath/test/await"
 	testhost "replypath/test/host"
 	"replypath/test/product"
+	"replypath/test/short"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 	"replypath/test/wire"
@@ -132,5 +133,59 @@ func TestUnnamedTunnel(t *testing.T) {
 	s.wantNamed(t, d, config)
 	if found := p.Doctor(0).Of("unnamed-tunnel", name); len(found) > 0 {
 		t.Errorf("doctor tells of a tunnel that is named: %+v", found)
+	}
+}
+
+// TestUplink has PPP, or a modem, bring requests for a network that is routed to it: for an address of it on eth0, and for one
+// that is translated. Once any route leads everywhere by it, their replies go back by it; by a VPN they do not.
+func TestUplink(t *testing.T) {
+	names := []string{"ppp0", "tun1", "wwan0"}
+	if short.Run(t) {
+		names = names[:1]
+	}
+	for _, name := range names {
+		t.Run(name, func(t *testing.T) {
+			s := bareSite(t)
+			s.Production = ethernet(s, "eth0", productionNet)
+			s.Replication = tun(s, name, replicationNet)
+			s.ready()
+			s.serve()
+			const routedNet, onEth0, translated = 60, 9, 10
+			testhost.Nft(t, s.Server, `table inet nat { chain prerouting { type nat hook prerouting priority -100
+				ip daddr 10.60.0.10 dnat ip to 10.1.0.100
+				ip6 daddr 2001:db8:60::10 dnat ip6 to 2001:db8:1::100
+			}; }`)
+			for _, f := range traffic.Families {
+				single := netip.PrefixFrom(address(f, routedNet, onEth0).Addr(), address(f, routedNet, onEth0).Addr().BitLen())
+				await.Must(t, s.Production.AddAddress(single))
+				traffic.Serve(t, s.Server, single.Addr())
+				await.Must(t, s.Router.AddRoute(topology.Route{Destination: address(f, routedNet, 0).Masked(), Interface: s.Replication.Peer().Name}))
+			}
+			each := func(name string, want func(*testing.T, *traffic.Conversation)) {
+				traffic.EachQuestion(t, name, func(t *testing.T, f topology.Family, kind traffic.Kind) {
+					for _, number := range []int{onEth0, translated} {
+						want(t, s.ask(t, kind, address(f, routedNet, number).Addr()))
+					}
+				})
+			}
+			each("without replypath", s.wantConversationLost)
+			p := product.On(t, s.Server)
+			p.Start()
+			traffic.EachQuestion(t, "its own address", s.wantRight)
+			each("without a route", s.wantConversationLost)
+			for _, f := range traffic.Families {
+				await.Must(t, s.Server.AddRoute(topology.Route{Destination: anywhere(f), Interface: name, Table: 9}))
+			}
+			if name == "tun1" {
+				each("a VPN with a route", s.wantConversationLost)
+				return
+			}
+			for _, f := range traffic.Families {
+				await.Eventually(t, "the route is known", func() error {
+					return s.ask(t, traffic.UDP, address(f, routedNet, onEth0).Addr()).Ask(await.Within(t, await.SilenceTime))
+				})
+			}
+			each("with a route", func(t *testing.T, c *traffic.Conversation) { s.wantAnswers(t, c, s.Replication) })
+		})
 	}
 }

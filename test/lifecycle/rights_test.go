@@ -119,6 +119,9 @@ var unprivileged = map[string]func(*topology.Cmd){"nobody": asNobody, "root of a
 // TestUnprivilegedUser tries to read and to alter what is pinned, by the product's own commands, by bpftool and by the
 // file system: each is told that it has no right to, and nothing changes.
 func TestUnprivilegedUser(t *testing.T) {
+	binary := filepath.Join(os.TempDir(), "replypath-for-all") // the tree may be where nobody else gets: below /root
+	await.Must(t, os.WriteFile(binary, await.Must1[[]byte](t)(os.ReadFile(product.Binary())), 0o755))
+	t.Setenv(product.BinaryVariable, binary)
 	n, p := server.NewExact(t)
 	config := product.WriteConfig(t, product.SmallTables) // the whole of a table is shown
 	p.Start("--config", config, "--listen", "")

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/config"
+	"replypath/loader/discover"
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/remedy"
 	"replypath/loader/doctor/snapshot"
@@ -231,10 +232,17 @@ func listNames(devices []snapshot.Device) string {
 }
 
 // MissingPrograms finds managed interfaces from which somebody has taken our
-// programs, and tells where there are none at all.
+// programs, or keeps them away, and tells where there are none at all.
 func MissingPrograms(h *snapshot.Host) []finding.Finding {
+	occupied := finding.Each(h.Interfaces, func(i *discover.Interface) finding.Finding {
+		if !isOccupied(h, i) {
+			return finding.None
+		}
+		return finding.Seen(finding.Error, i.Name, fmt.Sprintf("an ingress qdisc of somebody else is on %s, where replypath needs clsact: without tcx (kernel 6.6) "+
+			"only one of both can be there, so replies go as routed. Its filters would do in clsact, too: tc filter add dev %[1]s ingress", i.Name), "tc qdisc show dev "+finding.Quote(i.Name)+" ingress")
+	})
 	if !h.Attached {
-		return []finding.Finding{nothingAttached(h)}
+		return append(occupied, nothingAttached(h))
 	}
 	expected, todo := ": a running daemon puts it back within a second, else start replypath run", finding.Remedy{Fix: remedy.Start(&h.State)}
 	if h.Daemon != nil && h.Daemon.PID == 0 {
@@ -242,9 +250,18 @@ func MissingPrograms(h *snapshot.Host) []finding.Finding {
 		todo = finding.Remedy{Inspect: finding.Explained("replypath doctor --pin-dir "+finding.Quote(cmp.Or(pins.Shown(h.PinDir), pins.DefaultDir)),
 			"where the daemon runs, as on the host or in its container")}
 	}
-	return finding.Each(h.MissingPrograms(), func(p *snapshot.MissingProgram) finding.Finding {
+	return append(occupied, finding.Each(h.MissingPrograms(), func(p *snapshot.MissingProgram) finding.Finding {
+		if isOccupied(h, h.Named(p.Interface)) {
+			return finding.None
+		}
 		return finding.Advised(finding.Error, p.Interface, fmt.Sprintf("%s has no program of replypath at %s%s", p.Interface, p.Direction, expected), todo)
-	})
+	})...)
+}
+
+// isOccupied tells whether somebody has the only place where programs could be on an interface.
+func isOccupied(h *snapshot.Host, i *discover.Interface) bool {
+	isOurs := func(hook snapshot.Hook) bool { return hook.Interface == i.Index && hook.Ours }
+	return h.ByClsact() && slices.Contains(h.Ingress, i.Index) && !slices.ContainsFunc(h.Hooks, isOurs)
 }
 
 // nothingAttached tells that nothing is, and who has this network namespace.
@@ -263,8 +280,13 @@ func ManagedInterfaces(h *snapshot.Host) []finding.Finding {
 	for _, i := range h.Interfaces {
 		names = append(names, i.Name)
 	}
-	if len(names) > 0 {
-		return []finding.Finding{finding.Fine("", strings.Join(names, ", "))}
+	guests := finding.Each(h.Guests, func(i *discover.Interface) finding.Finding {
+		return finding.Seen(finding.Note, i.Name, i.Name+" records requests for its own addresses only: a bridge to a container or virtual machine, "+
+			"which no route leads out of. Its rp_filter stays. If a router is there, "+remedy.ConfigureInterface(h, i.Name, ""),
+			"ip link show master "+finding.Quote(i.Name))
+	})
+	if len(names) > 0 || len(guests) > 0 {
+		return append(guests, finding.Fine("", cmp.Or(strings.Join(names, ", "), "no other")))
 	}
 	for _, u := range h.Unmanaged {
 		reasons = append(reasons, u.Name+": "+u.Reason)

@@ -144,6 +144,10 @@ func TestMissingInterfaces(t *testing.T) {
 func TestManagedInterfaces(t *testing.T) {
 	testhost.Check(t, ManagedInterfaces, []testhost.Wants{
 		{"two", nil, []string{"ok: eth0, eth1"}},
+		{"and a bridge with a guest", func(h *snapshot.Host) { h.Guests = []discover.Interface{{Name: "vmbr1"}} }, []string{
+			"note vmbr1: vmbr1 records requests for its own addresses only: a bridge to a container or virtual machine, which no route leads out of. " +
+				"Its rp_filter stays. If a router is there, set interfaces: [{name: eth0}, {name: eth1}, {name: vmbr1}] in /etc/replypath/replypath.yaml, " +
+				"then systemctl reload replypath ?? ip link show master vmbr1", "ok: eth0, eth1"}},
 		{"none", func(h *snapshot.Host) {
 			h.Interfaces = nil
 			h.Unmanaged = []discover.Unmanaged{{Name: "lo", Reason: "loopback"}, {Name: "eth0", Reason: "no global address"}}
@@ -163,7 +167,14 @@ func TestMissingPrograms(t *testing.T) {
 	attached := func(hooks ...snapshot.Hook) func(*snapshot.Host) {
 		return func(h *snapshot.Host) { h.Attached, h.Hooks = true, hooks }
 	}
+	occupied := func(h *snapshot.Host) { h.Ingress = []int{testhost.Eth0} }
+	const occupies = "error eth0: an ingress qdisc of somebody else is on eth0, where replypath needs clsact: without tcx (kernel 6.6) only one of both can be there, " +
+		"so replies go as routed. Its filters would do in clsact, too: tc filter add dev eth0 ingress ?? tc qdisc show dev eth0 ingress"
 	testhost.Check(t, MissingPrograms, []testhost.Wants{
+		{"an ingress qdisc beside tcx, another interface by clsact", testhost.And(attached(all...), occupied), nil},
+		{"an ingress qdisc in the way", testhost.And(attached(all[2:]...), occupied), []string{occupies}},
+		{"an ingress qdisc in the way of a start", testhost.And(occupied, func(h *snapshot.Host) { h.TCX = false }), []string{
+			occupies, "note: nothing is attached: start replypath run => systemctl start replypath"}},
 		{"not attached", nil, []string{"note: nothing is attached: start replypath run => systemctl start replypath"}},
 		{"attached", attached(all...), nil},
 		{"half", attached(all[0], all[1], all[2], testhost.Hook(testhost.Eth1, true, false, "theirs", false)), []string{

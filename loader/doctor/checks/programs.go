@@ -37,9 +37,14 @@ func MTUs(h *snapshot.Host) []finding.Finding {
 
 // OtherPrograms finds programs and filters of others in the TC hooks of managed
 // interfaces that replies may pass by: those at egress that run behind ours, and
-// those at ingress that run before it and may take packets away.
+// those at ingress that run before it and may take packets away. Where ours are filters, somebody may want their place.
 func OtherPrograms(h *snapshot.Host) []finding.Finding {
 	var found []finding.Finding
+	if n := slices.IndexFunc(h.Hooks, func(h snapshot.Hook) bool { return h.Ours && !h.TCX }); n >= 0 {
+		found = append(found, finding.Seen(finding.Note, "", "attached by clsact: a shaper's \"tc qdisc add dev ... ingress\" is refused on managed interfaces. "+
+			"Its filters can go into clsact: tc filter add dev ... ingress, not parent ffff:. A qdisc of its own takes tcx (kernel 6.6), "+
+			"or an interface that is left to it (ignore_interfaces)", "tc qdisc show dev "+finding.Quote(h.DeviceName(h.Hooks[n].Interface))+" clsact"))
+	}
 	for _, i := range h.Interfaces {
 		for _, egress := range []bool{false, true} {
 			found = append(found, programsAt(&h.Hooked, &i, egress)...)

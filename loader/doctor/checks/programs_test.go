@@ -28,6 +28,9 @@ func TestOtherPrograms(t *testing.T) {
 		first       = "; replypath is first again once it is attached again ?? bpftool net show dev eth1"
 		last        = "; replypath is last again once it is attached again ?? bpftool net show dev eth1"
 		look        = " ?? tc filter show dev eth1 "
+		shaper      = "note: attached by clsact: a shaper's \"tc qdisc add dev ... ingress\" is refused on managed interfaces. Its filters can go into clsact: " +
+			"tc filter add dev ... ingress, not parent ffff:. A qdisc of its own takes tcx (kernel 6.6), or an interface that is left to it (ignore_interfaces)" +
+			" ?? tc qdisc show dev eth1 clsact"
 	)
 	testhost.Check(t, OtherPrograms, []testhost.Wants{
 		{"ours", hooks(ours(in, tcx), ours(out, tcx)), nil},
@@ -39,10 +42,10 @@ func TestOtherPrograms(t *testing.T) {
 			"note eth1: filter theirs" + behind + look + "egress",
 		}},
 		{"filters both", hooks(theirs(in, filter), ours(in, filter), theirs(out, filter), ours(out, filter)), []string{
-			"note eth1: filter theirs" + before + look + "ingress", "ok eth1: filter theirs" + seesFirst,
+			shaper, "note eth1: filter theirs" + before + look + "ingress", "ok eth1: filter theirs" + seesFirst,
 		}},
 		{"a filter that redirects", hooks(redirecting(theirs(out, filter)), ours(out, filter)), []string{
-			"warning eth1: filter theirs at egress runs before replypath, which does not see what it redirects" + look + "egress",
+			shaper, "warning eth1: filter theirs at egress runs before replypath, which does not see what it redirects" + look + "egress",
 		}},
 		{"before the first start", hooks(theirs(in, tcx), theirs(in, filter), theirs(out, tcx), theirs(out, filter)), []string{
 			"ok eth1: tcx program theirs" + sees, "ok eth1: filter theirs" + sees,

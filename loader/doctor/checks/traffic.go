@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"replypath/loader/attach"
 	"replypath/loader/config"
 	"replypath/loader/counters"
 	"replypath/loader/discover"
@@ -255,11 +256,14 @@ func DaemonTroubles(h *snapshot.Host) (found []finding.Finding) {
 	})...)
 }
 
-// isSaidByOthers tells the warnings of the daemon that are findings of checks of their own: `missing-interface` and `rp-filter`.
+// isSaidByOthers tells the warnings of the daemon that are findings of checks of their own: `missing-interface`, `rp-filter` and
+// `attached`.
 func isSaidByOthers(h *snapshot.Host, message string) bool {
 	isMissing := func(c config.Interface) bool { return strings.HasPrefix(message, discover.NotThere(c.Name)) }
-	isBlind := func(i discover.Interface) bool { return strings.HasPrefix(message, hostsettings.Blind(i.Name)) }
-	return slices.ContainsFunc(h.Config.Interfaces, isMissing) || slices.ContainsFunc(h.Interfaces, isBlind)
+	isTold := func(i discover.Interface) bool {
+		return strings.HasPrefix(message, hostsettings.Blind(i.Name)) || isOccupied(h, &i) && strings.Contains(message, attach.Occupied(i.Name))
+	}
+	return slices.ContainsFunc(h.Config.Interfaces, isMissing) || slices.ContainsFunc(h.Interfaces, isTold)
 }
 
 const largerTable = "raise flow_table.max_entries"

@@ -157,6 +157,13 @@ func (g *gatherer) interfaces() (err error) {
 		cfg = g.managing(g.journal)
 	}
 	g.host.Result, err = discover.Scan(g.netlink, cfg)
+	g.host.Interfaces = slices.DeleteFunc(g.host.Interfaces, func(i discover.Interface) bool {
+		is := i.Guest && discover.Entry(g.host.Config.Interfaces, i.Name, i.AltNames) == nil
+		if is {
+			g.host.Guests = append(g.host.Guests, i)
+		}
+		return is
+	})
 	if g.journal == nil { // nothing is in force: what a start refuses is an error here as there
 		err = errors.Join(err, g.host.Contradiction)
 	}

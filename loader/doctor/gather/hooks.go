@@ -32,10 +32,23 @@ func (g *gatherer) hooks() error {
 	if err != nil {
 		return err
 	}
+	qdiscs, err := g.netlink.QdiscList(nil)
+	if err != nil && !hasNone(err) {
+		return err
+	}
+	for _, q := range qdiscs {
+		if q.Type() == "ingress" {
+			found.Ingress = append(found.Ingress, q.Attrs().LinkIndex)
+		}
+	}
 	for _, i := range g.host.Interfaces {
 		for _, egress := range []bool{false, true} {
 			programs, tcx, err := tcxPrograms(i.Index, egress, ours)
-			others, err2 := filters(g.netlink, i.Index, egress)
+			var others []snapshot.Hook
+			var err2 error
+			if !egress || !slices.Contains(found.Ingress, i.Index) { // which lists its filters for either
+				others, err2 = filters(g.netlink, i.Index, egress)
+			}
 			if err := cmp.Or(err, err2); err != nil {
 				return fmt.Errorf("look at the tc hooks of %s: %w", i.Name, err)
 			}
@@ -108,14 +121,19 @@ func programName(id ebpf.ProgramID) string {
 	return info.Name
 }
 
-// filters returns none where there is no clsact qdisc (EINVAL).
+// hasNone tells an error of tc where there is no qdisc with filters, or the kernel knows none.
+func hasNone(err error) bool {
+	return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EOPNOTSUPP)
+}
+
+// filters lists those of a hook.
 func filters(handle *netlink.Handle, device int, egress bool) ([]snapshot.Hook, error) {
 	var parent uint32 = netlink.HANDLE_MIN_INGRESS
 	if egress {
 		parent = netlink.HANDLE_MIN_EGRESS
 	}
 	list, err := handle.FilterList(&netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: device}}, parent)
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) {
+	if hasNone(err) {
 		return nil, nil
 	}
 	if err != nil {

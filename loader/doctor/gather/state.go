@@ -191,5 +191,5 @@ func probe(withoutBTF bool) ([]pins.FeatureRecord, error) {
 	if err != nil {
 		return nil, err
 	}
-	return k.Records(), nil
+	return k.Records(k.TCX), nil
 }

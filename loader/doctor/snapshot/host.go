@@ -210,6 +210,13 @@ var (
 type Hooked struct {
 	Hooks []Hook
 	TCX   bool // the kernel has it, so that ours runs before all filters
+	// Ingress are the interfaces with a qdisc of the kind `ingress`, by index. It has the place of clsact.
+	Ingress []int
+}
+
+// ByClsact tells whether programs are attached by clsact, or would be.
+func (h *Hooked) ByClsact() bool {
+	return !h.TCX || slices.ContainsFunc(h.Hooks, func(h Hook) bool { return h.Ours && !h.TCX })
 }
 
 // Hook is a program or a filter in the TC hooks of an interface.

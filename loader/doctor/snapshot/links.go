@@ -18,9 +18,10 @@ import (
 
 // Links are the interfaces and their addresses.
 type Links struct {
-	// Interfaces are those that are managed, or would be.
+	// Interfaces are those that are managed, or would be, but Guests.
 	discover.Result
-	Devices []Device // every interface, managed or not
+	Guests  []discover.Interface // bridges with a single guest that nobody named
+	Devices []Device             // every interface, managed or not
 }
 
 // Device is an interface with what may matter for the datapath.
@@ -41,7 +42,10 @@ func (l *Links) Managed(index int) *discover.Interface {
 }
 
 // Sees tells whether a program of ours sees what leaves by an interface: one that is managed or caught.
-func (l *Links) Sees(name string) bool { return l.Named(name) != nil || l.Catches(name) }
+func (l *Links) Sees(name string) bool {
+	isIt := func(i *discover.Interface) bool { return i.Name == name }
+	return l.Named(name) != nil || l.Catches(name) || find(l.Guests, isIt) != nil
+}
 
 // Catches tells whether replies that leave by an interface, which is not managed, are caught.
 func (l *Links) Catches(name string) bool {
