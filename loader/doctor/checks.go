@@ -28,7 +28,7 @@ var known = []check{
 	{"addresses", "own addresses that no reply leaves from, and before the first start by which interface those of each leave",
 		"the kernel refuses no reply", checks.OwnAddresses},
 	{"managed", "which interfaces are managed; an error if there is none; bridges with one guest, which record requests for their own addresses only", "", checks.ManagedInterfaces},
-	{"attached", "that nothing is attached, or another `--pin-dir` has what is; a managed interface that lacks replypath's programs, or has an `ingress` qdisc where they need clsact",
+	{"attached", "that nothing is attached, or another `--pin-dir` has what is; a managed interface without replypath's programs, or with an `ingress` qdisc in their place",
 		"both programs are on every managed interface", checks.MissingPrograms},
 	{"pin-directory", "a pin directory that is not on a bpf file system, holds something else, or cannot be written to",
 		"a start can pin its programs", checks.PinPlaces},
