@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"replypath/loader/config"
+	"replypath/loader/hostsettings"
 )
 
 // notNamed is why a device is left out that entries could name, and none does.
@@ -102,11 +103,20 @@ func (d *device) connects() bool {
 // with each other and the host, but not with a network. One without ports
 // connects nothing at all, as docker0 and virbr0 before the first guest. It is
 // looked at again when a port joins. One that routes lead out of has a router among its
-// virtual machines. A single guest may be one to which no route leads yet; where others join it, or it goes, the bridge stays
-// managed: to attach again at each would keep the programs in doubt of what the host sends (datapath.Grace).
+// virtual machines. A single guest may be one to which no route leads yet, unless this host is the router of its guests.
+// Where others join it, or it goes, the bridge stays managed: to attach again at each would keep the programs in doubt of
+// what the host sends (datapath.Grace).
 func (ds *devices) isInternal(d *device) bool {
-	n := ds.guests(d)
-	return n >= 0 && !d.hasLed() && d.before == nil && (n != 1 || len(d.addresses) == 0)
+	return ds.guests(d) >= 0 && !d.hasLed() && (d.before == nil && !ds.hasLoneGuest(d) || !d.forwardsNothing())
+}
+
+// hasLoneGuest tells a bridge with an address and one guest.
+func (ds *devices) hasLoneGuest(d *device) bool { return ds.guests(d) == 1 && len(d.addresses) > 0 }
+
+// forwardsNothing tells whether the host keeps all that comes in by a device.
+func (d *device) forwardsNothing() bool {
+	ipv4, ipv6 := hostsettings.ForwardsNothing(d.name())
+	return ipv4 && ipv6
 }
 
 // guests counts the containers and virtual machines that are all that a bridge has ports to; -1 for any other device.

@@ -47,7 +47,7 @@ type Interface struct {
 	// or glob; else it was discovered.
 	Named bool
 	// OwnOnly tells that only requests for the interface's own addresses are recorded: nobody named it, and it is a tunnel, a
-	// bridge with a single guest, or PPP or a modem that no route leads out of.
+	// bridge with a guest, or PPP or a modem that no route leads out of.
 	OwnOnly bool
 	// Guest tells a bridge whose port is that of a container or virtual machine, which may be a router that no route names.
 	Guest bool
@@ -97,7 +97,7 @@ type Result struct {
 	Caught     []Interface // those of the unmanaged ones that routes lead out of; none where nothing is managed
 	Uncaught   []Unmanaged // others that routes lead out of: replies leave there unseen
 	Unmanaged  []Unmanaged
-	Tunnels    []string // among the unmanaged ones, that would be managed if the configuration named them
+	Nameless   []Unmanaged // those tunnels and bridges with a guest that would be managed if the configuration named them
 	// Headerless tells that replies may be caught one day on an interface that is not managed and has no Ethernet header.
 	Headerless  bool
 	OnLink      []OnLink

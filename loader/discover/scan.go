@@ -37,6 +37,17 @@ func ScanServed(nl *netlink.Handle, cfg *config.Config, served func(index int) *
 	return n.evaluate(cfg), nil
 }
 
+// nameless says what an unmanaged device is by which requests may come all the same, empty for others.
+func (ds *devices) nameless(d *device) string {
+	switch {
+	case d.isTunnel():
+		return "a tunnel without a global address"
+	case ds.hasLoneGuest(d):
+		return "a bridge to a container or virtual machine, for which this host forwards"
+	}
+	return ""
+}
+
 func (n *network) evaluate(cfg *config.Config) Result {
 	devices := newDevices(n.links, n.addresses)
 	r := Result{Bystanders: make(Bystanders)}
@@ -60,8 +71,8 @@ func (n *network) evaluate(cfg *config.Config) Result {
 			r.Bystanders[d.link.Attrs().Index] = true
 		}
 		r.Unmanaged = append(r.Unmanaged, Unmanaged{Name: d.name(), Reason: reason})
-		if d.isTunnel() && devices.unfit(d) == "" && d.ignored(cfg.IgnoreInterfaces) == "" {
-			r.Tunnels = append(r.Tunnels, d.name())
+		if what := devices.nameless(d); what != "" && devices.unfit(d) == "" && d.ignored(cfg.IgnoreInterfaces) == "" {
+			r.Nameless = append(r.Nameless, Unmanaged{Name: d.name(), Reason: what})
 		}
 		if reason := devices.unseen(d); reason != "" {
 			if d.leads && d.link.Type() != "vrf" { // from there replies leave by a port of it

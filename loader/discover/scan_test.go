@@ -122,8 +122,8 @@ func find(t *testing.T, r Result, name string) Interface {
 }
 
 // A bridge of virtual machines is managed where one of them is a router, and a modem records for all addresses where a route leads
-// out of it. Both stay so while the route is gone. A bridge that has had a single guest, and a modem without a route record
-// requests for their own addresses.
+// out of it. Both stay so while the route is gone. A modem without a route, and a bridge that has had a single guest, for which
+// nothing is forwarded, record requests for their own addresses.
 func TestLeadsOut(t *testing.T) {
 	h := traffic.NewHost(t)
 	host.IPBatch(t, h, `
@@ -143,17 +143,20 @@ addr add 10.4.0.100 peer 10.4.0.1 dev ppp0
 addr add 10.6.0.100/24 dev tun0
 `)
 	before := make(map[int]*Interface) // what is managed, as of the step before
-	for _, step := range []struct{ commands, all, own string }{
-		{"", "", "ppp0 tun0"},
-		{"link set tap1 master vmbr1", "", "ppp0 tun0"},
-		{"addr add 10.5.0.1/24 dev vmbr1", "", "vmbr1 ppp0 tun0"},
-		{"link set tap1 nomaster", "", "vmbr1 ppp0 tun0"},
-		{"link set tap1 master vmbr1\nlink set tap2 master vmbr1", "", "vmbr1 ppp0 tun0"},
-		{"route add 10.9.0.0/16 via 10.5.0.9", "vmbr1", "ppp0 tun0"},
-		{"route add default dev ppp0 table 9\nroute add default dev wwan0\nroute add default dev tun0 metric 9", "vmbr1 ppp0 wwan0", "tun0"},
-		{"route del 10.9.0.0/16\nroute del default dev ppp0 table 9", "vmbr1 ppp0 wwan0", "tun0"},
+	for _, step := range []struct{ commands, forwards, all, own string }{
+		{"", "0", "", "ppp0 tun0"},
+		{"link set tap1 master vmbr1", "0", "", "ppp0 tun0"},
+		{"addr add 10.5.0.1/24 dev vmbr1", "1", "", "ppp0 tun0"},
+		{"", "0", "", "vmbr1 ppp0 tun0"},
+		{"link set tap1 nomaster", "0", "", "vmbr1 ppp0 tun0"},
+		{"link set tap1 master vmbr1\nlink set tap2 master vmbr1", "0", "", "vmbr1 ppp0 tun0"},
+		{"", "1", "", "ppp0 tun0"},
+		{"route add 10.9.0.0/16 via 10.5.0.9", "1", "vmbr1", "ppp0 tun0"},
+		{"route add default dev ppp0 table 9\nroute add default dev wwan0\nroute add default dev tun0 metric 9", "1", "vmbr1 ppp0 wwan0", "tun0"},
+		{"route del 10.9.0.0/16\nroute del default dev ppp0 table 9", "1", "vmbr1 ppp0 wwan0", "tun0"},
 	} {
 		host.IPBatch(t, h, step.commands)
+		await.Must(t, h.SetSysctl("net/ipv4/ip_forward", step.forwards))
 		var all, own []string
 		await.Must(t, h.Do(func() error {
 			routes := NewRoutes()

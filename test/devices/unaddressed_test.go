@@ -3,8 +3,8 @@
 package devices
 
 import (
+	"fmt"
 	"net/netip"
-	"os"
 	"strings"
 	"testing"
 
@@ -54,14 +54,13 @@ ip -6 route add 2001:db8:1::100/128 $(ip -6 route show 2001:db8:2::/64 | grep -o
 
 // TestRouterOnABridge has a virtual machine route for the host: eth1 is a bridge with no port but the machine's, by which a gateway
 // is reached, or none yet. Then requests for other addresses that it brings go as routed, no setting is changed for it, and
-// doctor tells of it until it is named.
+// doctor tells of it until it is named. Where the host forwards for it, it is left alone.
 func TestRouterOnABridge(t *testing.T) {
 	server.EachMechanism(t, func(t *testing.T, mechanism string) {
 		for _, metric := range []int{0, 2000} {
 			n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.StrictSource, Eth1: topology.BridgeDevice, Eth1Metric: metric})
 			wantAllLost(t, n, n.Server)
-			p, config := product.On(t, n.Server.Host), product.WriteConfig(t, "")
-			d := p.Start("--mechanism", mechanism, "--config", config)
+			p, d := product.StartOn(t, n.Server.Host, "--mechanism", mechanism, "--config", product.WriteConfig(t, ""))
 			wantAllByEth1(t, n, n.Server)
 			if metric > 0 {
 				continue
@@ -72,7 +71,7 @@ func TestRouterOnABridge(t *testing.T) {
 					t.Errorf("recorded for eth0's address: %s", flow)
 				}
 			}
-			wantNoted(t, p, d, config)
+			wantNoted(t, p, d)
 		}
 	})
 }
@@ -93,7 +92,7 @@ func wantAsContainer(t *testing.T, n *topology.TwoNIC) {
 }
 
 // wantNoted wants a bridge to be left as it is, and doctor to tell of it, until the configuration names it.
-func wantNoted(t *testing.T, p *product.Product, d *product.Daemon, config string) {
+func wantNoted(t *testing.T, p *product.Product, d *product.Daemon) {
 	t.Helper()
 	for _, c := range p.Status().HostChanges {
 		if strings.Contains(c.Object, "eth1") && !strings.Contains(c.Object, "qdisc") {
@@ -103,9 +102,19 @@ func wantNoted(t *testing.T, p *product.Product, d *product.Daemon, config strin
 	if found := p.Doctor(0).Of("managed", "eth1").With("note", "its own addresses only", "{name: eth1}"); len(found) != 1 {
 		t.Errorf("doctor does not tell of the bridge: %+v", found)
 	}
-	await.Must(t, os.WriteFile(config, []byte("interfaces: [{name: eth0}, {name: eth1}]\n"), 0o600))
-	d.Reload()
+	d.Reconfigure("interfaces: [{name: eth0}, {name: eth1}]\n")
 	if found := p.Doctor(0).Of("managed", "eth1"); len(found) > 0 {
 		t.Errorf("doctor tells of a bridge that is named: %+v", found)
+	}
+	d.Reconfigure("")
+	await.Must(t, p.Host.SetSysctl("net/ipv4/ip_forward", "1"))
+	await.Eventually(t, "the bridge is left alone", func() error {
+		if i := p.Status().Interface("eth1"); i != nil {
+			return fmt.Errorf("%+v", i)
+		}
+		return nil
+	})
+	if found := p.Doctor(0).Of("unnamed-tunnel", "eth1").With("ok", "for which this host forwards", "{name: eth1}"); len(found) != 1 {
+		t.Errorf("doctor does not tell of a bridge that is left alone: %+v", found)
 	}
 }

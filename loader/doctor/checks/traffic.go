@@ -98,8 +98,8 @@ func isToldElsewhere(h *snapshot.Host, w *snapshot.WrongWay) bool {
 	return false
 }
 
-// UnnamedTunnels tells of tunnels by which requests for addresses of other interfaces came, and of those that no program of ours
-// sees, as they have no global address. Where the answers belong, their operator knows.
+// UnnamedTunnels tells of tunnels by which requests for addresses of other interfaces came, and of those, and of bridges, that no
+// program of ours sees. Where the answers belong, their operator knows.
 func UnnamedTunnels(h *snapshot.Host) []finding.Finding {
 	found := finding.Each(h.WrongWays, func(w *snapshot.WrongWay) finding.Finding {
 		if w.Reason != snapshot.ReasonTunnel || h.Named(w.To) == nil || remedy.EntryOf(h, w.To) != nil {
@@ -111,13 +111,13 @@ func UnnamedTunnels(h *snapshot.Host) []finding.Finding {
 	if h.Config.Interfaces != nil {
 		return found
 	}
-	return append(found, finding.Each(h.Tunnels, func(name *string) finding.Finding {
-		return unnamedTunnel(h, *name, "a tunnel without a global address: replies to what it brings leave", "ip -details -statistics link show dev "+finding.Quote(*name))
+	return append(found, finding.Each(h.Nameless, func(u *discover.Unmanaged) finding.Finding {
+		return unnamedTunnel(h, u.Name, u.Reason+": replies to what it brings leave", "ip -details -statistics link show dev "+finding.Quote(u.Name))
 	})...)
 }
 
 func unnamedTunnel(h *snapshot.Host, name, found, inspect string) finding.Finding {
-	f := finding.Fine(name, found+" as routed. If these belong into the tunnel, "+remedy.ConfigureInterface(h, name, ""))
+	f := finding.Fine(name, found+" as routed. If these belong there, "+remedy.ConfigureInterface(h, name, ""))
 	f.Inspect = &inspect
 	return f
 }

@@ -8,6 +8,7 @@ import (
 
 	"replypath/loader/config"
 	"replypath/loader/counters"
+	"replypath/loader/discover"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
 	"replypath/loader/status"
@@ -18,7 +19,7 @@ func TestUnnamedTunnels(t *testing.T) {
 	asked := snapshot.WrongWay{From: "eth0", To: "eth1", Reason: snapshot.ReasonTunnel, Packets: 12}
 	ofNone := asked
 	ofNone.From = ""
-	const rest = ", 12 were counted: their replies leave as routed. If these belong into the tunnel, " +
+	const rest = ", 12 were counted: their replies leave as routed. If these belong there, " +
 		"set interfaces: [{name: eth0}, {name: eth1}] in /etc/replypath/replypath.yaml, then systemctl reload replypath" +
 		" ?? replypath trace --count 10  # the requests, and their way"
 	testhost.Check(t, UnnamedTunnels, []testhost.Wants{
@@ -29,12 +30,14 @@ func TestUnnamedTunnels(t *testing.T) {
 			testhost.Wrong(asked)(h)
 			h.Config.Interfaces = []config.Interface{{Name: "eth1"}}
 		}, nil},
-		{"without a global address", func(h *snapshot.Host) { h.Tunnels = []string{"tun1"} }, []string{
-			"ok tun1: a tunnel without a global address: replies to what it brings leave as routed. If these belong into the tunnel, " +
+		{"without a global address", func(h *snapshot.Host) {
+			h.Nameless = []discover.Unmanaged{{Name: "tun1", Reason: "a tunnel without a global address"}}
+		}, []string{
+			"ok tun1: a tunnel without a global address: replies to what it brings leave as routed. If these belong there, " +
 				"set interfaces: [{name: eth0}, {name: eth1}, {name: tun1}] in /etc/replypath/replypath.yaml, then systemctl reload replypath" +
 				" ?? ip -details -statistics link show dev tun1"}},
 		{"that interfaces leaves out", func(h *snapshot.Host) {
-			h.Tunnels, h.Config.Interfaces = []string{"tun1"}, []config.Interface{{Name: "eth0"}}
+			h.Nameless, h.Config.Interfaces = []discover.Unmanaged{{Name: "tun1"}}, []config.Interface{{Name: "eth0"}}
 		}, nil},
 		{"gone", testhost.Wrong(snapshot.WrongWay{From: "eth0", To: "gre1", Reason: snapshot.ReasonTunnel, Packets: 12}), nil},
 	})
