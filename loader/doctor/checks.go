@@ -46,7 +46,7 @@ var known = []check{
 		"every interface that is named exists", checks.MissingInterfaces},
 	{"wrong-way", "replies that leave by the wrong interface now: only observed, or impossible to correct",
 		"no reply was seen to leave by the wrong interface just now", checks.WrongWays},
-	{"unnamed-tunnel", "a tunnel that `interfaces` does not name: it brought requests for addresses of other interfaces, or has no global address; a bridge with one guest that this host forwards for",
+	{"unnamed-tunnel", "a tunnel that `interfaces` does not name and that brought requests for others' addresses, or has none; a guest's bridge that this host forwards for",
 		"no tunnel brought requests for addresses of other interfaces", checks.UnnamedTunnels},
 	{"unrecorded-protocol", "requests by a tunnel's protocol or IPsec that `protocols` does not list, by another interface than the default route's",
 		"no tunnel's protocol arrives that is not recorded", checks.UnrecordedProtocols},
