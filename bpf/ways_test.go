@@ -311,7 +311,7 @@ func TestHandshakeAgain(t *testing.T) {
 		m     tcp
 		other bool // router
 		keeps bool
-	}{{"again", syn, false, true}, {"another", tcp{flags: "S", seq: 77}, false, false}, {"another sender", syn, true, false}} {
+	}{{"again", syn, false, true}, {"again, without data", tcp{flags: "S", seq: peerISN - 100}, false, true}, {"another", tcp{flags: "S", seq: 1 << 20}, false, false}, {"another sender", syn, true, false}} {
 		under(t, test.name, eachFamily, func(t *testing.T, b *bed, n network) {
 			f := b.handshake(n, 1, attemptOfTwo, flagLastHop)
 			f.RcvNxt = syn.end() + 1

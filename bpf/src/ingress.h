@@ -36,7 +36,8 @@ static inline void inbound_syn(struct __sk_buff *skb, struct scratch *scratch)
 	} else if (!came_by(flow, skb, packet) && configuration.follow == FOLLOW_PINNED) {
 		return count_event(EVENT_REFUSED_PINNED);
 	} else {
-		again = flow->rcv_nxt == segment_end(packet) + 1 && came_by(flow, skb, packet);
+		/* Sent again, perhaps without the data of the first one (Fast Open). */
+		again = came_by(flow, skb, packet) && flow->rcv_nxt - packet->seq - 1 <= SEQUENCE_SLACK;
 		flow = set_path(skb, scratch, flow, TABLE_HALF_OPEN, again ? flow->flags & FLOW_WAY : LEARNT_WAY);
 		if (!flow)
 			return;

@@ -34,6 +34,7 @@ func (p *Product) Age(by time.Duration) {
 			if flow.Tuple.Protocol != unix.IPPROTO_TCP { // what has no connection keeps times there
 				flow.SndUna, flow.RcvNxt = flow.SndUna-ticks, flow.RcvNxt-ticks
 			}
+			flow.Sent -= uint16(ticks)
 			aged[digest] = *flow
 			return true
 		}))
@@ -41,24 +42,32 @@ func (p *Product) Age(by time.Duration) {
 			await.Must(p.t, table.Put(digest, &flow))
 		}
 	}
-	for digest, note := range notes(p.t, maps) {
+	for digest, note := range entries[uint64, bpf.DatapathNote](p.t, maps.Outbound) {
 		note.Sent -= ticks
 		if note.Heard != 0 {
 			note.Heard -= ticks
 		}
 		await.Must(p.t, maps.Outbound.Put(digest, note))
 	}
+	for sender, l := range entries[bpf.DatapathSender, bpf.DatapathLearnt](p.t, maps.Ways) {
+		l.Since, l.Heard, l.Tried = l.Since-ticks, l.Heard-ticks, l.Tried-ticks
+		await.Must(p.t, maps.Ways.Put(sender, l))
+	}
 }
 
-// notes are those of tuples in which the host spoke first, by digest.
-func notes(t testing.TB, maps *bpf.Maps) map[uint64]bpf.DatapathNote {
+// entries are those of a map.
+func entries[K comparable, V any](t testing.TB, m *ebpf.Map) map[K]V {
 	t.Helper()
-	read, digest, note := make(map[uint64]bpf.DatapathNote), uint64(0), bpf.DatapathNote{}
-	entries := maps.Outbound.Iterate()
-	for entries.Next(&digest, &note) {
-		read[digest] = note
+	var (
+		read  = make(map[K]V)
+		key   K
+		value V
+	)
+	all := m.Iterate()
+	for all.Next(&key, &value) {
+		read[key] = value
 	}
-	await.Must(t, entries.Err())
+	await.Must(t, all.Err())
 	return read
 }
 
@@ -68,7 +77,7 @@ func (p *Product) ForgetBeginnings() {
 	p.t.Helper()
 	maps := await.Must1[*bpf.Maps](p.t)(datapath.OpenMaps(p.PinDir))
 	defer maps.Close()
-	for digest := range notes(p.t, maps) {
+	for digest := range entries[uint64, bpf.DatapathNote](p.t, maps.Outbound) {
 		await.Must(p.t, maps.Outbound.Delete(digest))
 	}
 	rewrite(p.t, maps.Marks, func(mark *uint64) bool {

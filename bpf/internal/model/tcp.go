@@ -37,8 +37,9 @@ func (m *Model) synIn(p *packet, w path) bool {
 	case len(reasons) > 0:
 		m.refused(p, w, reasons)
 		return false
-	case ok && w.of(f) && f.RcvNxt == p.end()+1: // sent again
+	case ok && w.of(f) && f.RcvNxt-p.seq-1 <= near: // sent again, perhaps without its data
 		m.take(&f, w)
+		f.RcvNxt = p.end() + 1
 	case ok: // what was answered stays known, as the ACK decides
 		m.takeAnew(&f, w)
 		f.Attempt = 0
