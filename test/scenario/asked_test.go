@@ -10,6 +10,7 @@
 //   - begun: does what the server began go as routed, whoever asks meanwhile?
 //   - follow: does a flow follow its peer to another way, and nobody else?
 //   - nexthop: which router, and which MACs, does an answer get?
+//   - ways: do handshakes tell by which way answers arrive, where the tables do not?
 //   - source: which address answers from a socket that is bound to none?
 //   - errors: which way do ICMP errors and refusals go, and do they arrive?
 //   - size: what becomes of what is too large, and of fragments?

@@ -3,7 +3,6 @@
 package scenario
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -37,21 +36,10 @@ func (c bed) start(t *testing.T) {
 	c.p.Start("--config", product.WriteConfig(t, product.SmallTables))
 }
 
-// setting changes a socket before it is bound or connected; nil changes nothing.
-type setting func(fd int) error
-
-func (s setting) control(_, _ string, c syscall.RawConn) (err error) {
-	if s == nil {
-		return nil
-	}
-	controlErr := c.Control(func(fd uintptr) { err = s(int(fd)) })
-	return errors.Join(controlErr, err)
-}
-
 // dialect is how TCP is spoken.
 type dialect struct {
 	wildcard       bool // the server listens at all of its addresses
-	client, server setting
+	client, server func(fd int) error
 }
 
 // pair is a TCP connection from the client to the server's eth1.
@@ -64,17 +52,11 @@ type pair struct {
 // listen listens at the address of the server's eth1.
 func (c bed) listen(t *testing.T, f topology.Family, d dialect) net.Listener {
 	t.Helper()
-	config := net.ListenConfig{Control: d.server.control}
-	config.SetMultipathTCP(false)
 	at := c.Server.Eth1.Address(f).String()
 	if d.wildcard {
 		at = "::"
 	}
-	var l net.Listener
-	await.Must(t, c.Server.Do(func() (err error) {
-		l, err = config.Listen(t.Context(), "tcp", net.JoinHostPort(at, "0"))
-		return err
-	}))
+	l := await.Must1[net.Listener](t)(c.Server.Listen(t.Context(), "tcp", net.JoinHostPort(at, "0"), topology.Setting(d.server)))
 	t.Cleanup(func() { l.Close() })
 	return l
 }
@@ -84,16 +66,8 @@ func (c bed) dial(t *testing.T, f topology.Family, l net.Listener, d dialect) *p
 	t.Helper()
 	at := netip.AddrPortFrom(c.Server.Eth1.Address(f), l.Addr().(*net.TCPAddr).AddrPort().Port())
 	p := &pair{segments: topology.All(topology.TCP, topology.From(at.Addr()), topology.FromPort(at.Port()))}
-	dialer := net.Dialer{Control: d.client.control}
-	dialer.SetMultipathTCP(false)
 	ctx := await.Within(t, await.AnswerTime)
-	await.Must(t, c.Client.Do(func() error {
-		conn, err := dialer.DialContext(ctx, "tcp", at.String())
-		if err == nil {
-			p.client = conn.(*net.TCPConn)
-		}
-		return err
-	}))
+	p.client = await.Must1[net.Conn](t)(c.Client.Dial(ctx, "tcp", at.String(), topology.Setting(d.client))).(*net.TCPConn)
 	t.Cleanup(func() { p.client.Close() })
 	return p
 }

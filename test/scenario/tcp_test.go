@@ -30,6 +30,12 @@ var fastOpen = dialect{
 	server: func(fd int) error { return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN, 16) },
 }
 
+// synWithData matches a SYN that brings some.
+func synWithData(f *topology.Frame) bool {
+	tcp, ok := f.Packet().Layer(layers.LayerTypeTCP).(*layers.TCP)
+	return ok && tcp.SYN && len(tcp.Payload) > 0
+}
+
 // TestCorners: a connection keeps its way at its corners, where the routed way loses what is sent by it.
 func TestCorners(t *testing.T) {
 	c := newCorners(t)
@@ -75,11 +81,7 @@ func (c bed) fastOpen(t *testing.T, f topology.Family) {
 	talked := make([]byte, len(question))
 	await.Must1[int](t)(io.ReadFull(p.server, talked))
 	talk(t, p.server, p.client)
-	syn := topology.All(topology.TCP, topology.Flags(topology.SYN, topology.SYN), func(frame *topology.Frame) bool {
-		tcp, ok := frame.Packet().Layer(layers.LayerTypeTCP).(*layers.TCP)
-		return ok && len(tcp.Payload) > 0
-	})
-	if came := exits.Came(c.Server.Eth1, syn); len(came) != 1 {
+	if came := exits.Came(c.Server.Eth1, synWithData); len(came) != 1 {
 		t.Errorf("of SYNs with data came %s", wire.Describe(came))
 	}
 	port := uint16(p.client.LocalAddr().(*net.TCPAddr).Port)

@@ -18,6 +18,7 @@ type socketOptions struct {
 	device string
 	source netip.AddrPort
 	reuse  bool
+	set    func(fd int) error
 }
 
 // BindToDevice ties the socket to an interface (SO_BINDTODEVICE).
@@ -34,6 +35,11 @@ func FromAddress(source netip.AddrPort) SocketOption {
 // listeners may in any case.
 func ReuseAddress() SocketOption {
 	return func(o *socketOptions) { o.reuse = true }
+}
+
+// Setting changes the socket before it is bound or connected; nil changes nothing.
+func Setting(set func(fd int) error) SocketOption {
+	return func(o *socketOptions) { o.set = set }
 }
 
 func newSocketOptions(options []SocketOption) *socketOptions {
@@ -57,6 +63,11 @@ func (o *socketOptions) control(_, _ string, c syscall.RawConn) error {
 func (o *socketOptions) apply(fd int) error {
 	if o.reuse {
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+			return err
+		}
+	}
+	if o.set != nil {
+		if err := o.set(fd); err != nil {
 			return err
 		}
 	}
