@@ -198,22 +198,23 @@ func TestSecretsAreNotShown(t *testing.T) {
 					t.Errorf("it says %s", said)
 				}
 			})
-			dir := t.TempDir()
-			roots := writeCertificate(t, dir)
-			o := options(t)
-			o.Log = slog.New(slog.NewTextHandler(said, &slog.HandlerOptions{Level: slog.LevelDebug}))
-			const server = "tls_server_config: {cert_file: cert.pem, key_file: key.pem}"
-			o.WebConfigFile = writeWebConfig(t, dir, server, "right")
-			url := "https://" + start(t, o) + "/metrics"
-			wantStatus(t, roots, url, "", http.StatusUnauthorized)
-			await.Must(t, os.WriteFile(o.WebConfigFile, []byte(content), 0o600))
-			err := CheckWebConfig(o.WebConfigFile)
-			if err == nil {
-				t.Fatal("it is valid")
-			}
-			fmt.Fprintln(said, err)
-			if response, err := newClient(roots).Do(newRequest(t, url)); err == nil {
-				response.Body.Close()
+			for scheme, server := range map[string]string{"https": "tls_server_config: {cert_file: cert.pem, key_file: key.pem}", "http": ""} {
+				dir := t.TempDir()
+				roots := writeCertificate(t, dir)
+				o := options(t)
+				o.Log = slog.New(slog.NewTextHandler(said, &slog.HandlerOptions{Level: slog.LevelDebug}))
+				o.WebConfigFile = writeWebConfig(t, dir, server, "right")
+				url := scheme + "://" + start(t, o) + "/metrics"
+				wantStatus(t, roots, url, "", http.StatusUnauthorized)
+				await.Must(t, os.WriteFile(o.WebConfigFile, []byte(content), 0o600))
+				err := CheckWebConfig(o.WebConfigFile)
+				if err == nil {
+					t.Fatal("it is valid")
+				}
+				fmt.Fprintln(said, err)
+				if response, err := newClient(roots).Do(newRequest(t, url)); err == nil {
+					response.Body.Close()
+				}
 			}
 			t.Log(said)
 		})

@@ -9,8 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"replypath/test/await"
 	"replypath/test/host"
 	"replypath/test/product"
@@ -96,20 +94,6 @@ func TestDetachBesideDaemon(t *testing.T) {
 	}
 	wantSaid(t, d, "what is attached goes; `replypath detach --stop --pin-dir "+p.PinDir+"` takes it away", false)
 	wire.WantBy(t, n.Server, conversation(t, n, traffic.TCP, topology.IPv4), false)
-}
-
-// TestDetachTypo names where the datapath is, and leaves it.
-func TestDetachTypo(t *testing.T) {
-	n, p := server.NewExact(t)
-	p.Start().Stop(unix.SIGTERM)
-	before := snapshot(t, n)
-	typo := p.WithPinDir(p.PinDir + "x")
-	wantOneLine(t, typo.Expect(1, "detach"), typo.PinDir+";", "replypath detach --pin-dir "+p.PinDir)
-	wantOneLine(t, typo.Expect(1, "detach", "--stop"), "replypath detach --pin-dir "+p.PinDir)
-	await.Same(t, "the host of before", before, snapshot(t, n))
-	t.Log("refused twice, naming the other directory: 0 differences to the host of before")
-	p.Detach()
-	typo.Expect(0, "detach")
 }
 
 const eth1RPFilter = "net/ipv4/conf/eth1/rp_filter"
