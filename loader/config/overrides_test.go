@@ -30,18 +30,3 @@ metrics: {listen: ":1"}
 		t.Errorf("-want +got:\n%s", diff)
 	}
 }
-
-func TestInvalidOverrides(t *testing.T) {
-	listen := "9945"
-	for want, overrides := range map[string]Overrides{
-		`--interface: "eth0:1" is an address label, not an interface: use "eth0"`:                                            {Interfaces: []string{"eth0:1"}},
-		`--listen: "9945" is not an address and a port: use one such as 127.0.0.1:9945, [::1]:9945 or :9945, or "" for none`: {Listen: &listen},
-	} {
-		err := overrides.Apply(Default())
-		if err == nil || err.Error() != want {
-			t.Errorf("got %v\nwant %s", err, want)
-			continue
-		}
-		checkError(t, err)
-	}
-}
