@@ -54,14 +54,14 @@ func TestDetachElsewhere(t *testing.T) {
 					r.stop()
 				}
 				before := b.snapshot()
-				removed, err := other.detachOrNot()
+				removed, err := other.detachOrNot(daemon) // which it would end
 				if err == nil || !strings.Contains(err.Error(), "replypath detach --pin-dir "+b.dir) {
 					t.Errorf("%s, with a daemon: %t: removed %q, %v", what, daemon, removed, err)
 				}
 				wantSame(b, what, before, b.snapshot())
 			}
 			b.detach()
-			removed, err := other.detachOrNot()
+			removed, err := other.detachOrNot(false)
 			if await.Must(t, err); len(removed) > 0 && what != "doctor's" && what != "empty" {
 				t.Errorf("%s: removed %q where nothing was left", what, removed)
 			}
@@ -71,9 +71,9 @@ func TestDetachElsewhere(t *testing.T) {
 }
 
 // detachOrNot is detach for one that may be refused.
-func (b *server) detachOrNot() (removed []string, err error) {
+func (b *server) detachOrNot(stop bool) (removed []string, err error) {
 	err = b.host.Do(func() (err error) {
-		removed, err = b.tryDetach(false)
+		removed, err = b.tryDetach(stop)
 		return err
 	})
 	return removed, err

@@ -3,11 +3,7 @@
 package loader
 
 import (
-	"os"
-	"slices"
 	"testing"
-
-	"github.com/cilium/ebpf"
 
 	"replypath/bpf"
 	"replypath/loader/config"
@@ -29,25 +25,8 @@ func (b *server) wantMode(when, want string) {
 	}
 }
 
-// setModeMap makes the pinned maps those of a layout up to 21, where the mode has a map of its own.
-func (b *server) setModeMap() {
-	b.Helper()
-	mode, err := datapath.ReadMode(b.maps())
-	await.Must(b.T, err)
-	b.setForeignLayout()
-	await.Must(b.T, os.Remove(b.pin("control")))
-	m, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1})
-	await.Must(b.T, err)
-	defer m.Close()
-	await.Must(b.T, m.Put(uint32(0), mode))
-	await.Must(b.T, m.Pin(b.pin("mode_by_hand")))
-}
-
 // TestModeByHandStays: who switched to observe had a reason that another layout of the maps does not change.
 func TestModeByHandStays(t *testing.T) {
-	upgrades := append(slices.Clone(upgrades), upgrade{
-		what: "a layout with a map of the mode", prepare: (*server).setModeMap, options: func(*Options) {},
-	})
 	for _, upgrade := range upgrades {
 		t.Run(upgrade.what, func(t *testing.T) {
 			b := newServer(t)
@@ -57,9 +36,6 @@ func TestModeByHandStays(t *testing.T) {
 			upgrade.prepare(b)
 			b.start(upgrade.options)
 			b.wantMode("after the start", "observe")
-			if _, left := b.mapIDs()["mode_by_hand"]; left {
-				t.Error("the map of the mode is left")
-			}
 			t.Logf("%s: by hand observe, after the start %s", upgrade.what, b.mode())
 		})
 	}

@@ -11,15 +11,11 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netlink/nl"
 
 	"replypath/bpf"
 	"replypath/loader/attach"
-	"replypath/loader/discover"
-	"replypath/loader/fallback"
 	"replypath/loader/pins"
 	"replypath/test/await"
 	"replypath/test/host"
@@ -315,45 +311,6 @@ func TestUpgradeUpdatesTheLinks(t *testing.T) {
 			t.Logf("%d links on eth0, eth1 and the fallback route's device, an upgrade and back: %d programs replaced, 0 links",
 				len(before), changes)
 		})
-	}
-}
-
-// TestUpgradeFreesTheRoutes: earlier versions had the fallback routes ask a program, which goes on by tables that are replaced.
-func TestUpgradeFreesTheRoutes(t *testing.T) {
-	b := newServer(t)
-	b.start().stop()
-	program := await.Must1[*ebpf.Program](t)(ebpf.NewProgram(&ebpf.ProgramSpec{
-		Type: ebpf.LWTOut, License: "GPL", Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
-	}))
-	defer program.Close()
-	device := await.Must1[netlink.Link](t)(b.host.Netlink().LinkByName(discover.OwnDevice))
-	var encap netlink.BpfEncap
-	await.Must(t, encap.SetProg(nl.LWT_BPF_OUT, program.FD(), "earlier"))
-	own := func() (all []netlink.Route) {
-		for _, family := range fallback.Families {
-			filter := &netlink.Route{LinkIndex: device.Attrs().Index, Table: fallback.Table}
-			const by = netlink.RT_FILTER_OIF | netlink.RT_FILTER_TABLE
-			all = append(all, await.Must1[[]netlink.Route](t)(b.host.Netlink().RouteListFiltered(family, filter, by))...)
-		}
-		return all
-	}
-	asking := func() (n int) {
-		for _, route := range own() {
-			if route.Encap != nil {
-				n++
-			}
-		}
-		return n
-	}
-	for _, route := range own() {
-		route.Encap = &encap
-		route.SetFlag(netlink.FLAG_ONLINK)
-		await.Must(t, b.host.Netlink().RouteReplace(&route))
-	}
-	before := asking()
-	b.start()
-	if now := asking(); before != len(own()) || before == 0 || now != 0 {
-		t.Errorf("%d of %d routes ask a program, after a start %d", before, len(own()), now)
 	}
 }
 

@@ -4,12 +4,13 @@ package metrics
 
 import (
 	"bytes"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
-	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
@@ -41,61 +42,104 @@ func TestCollectorShowsAllFamilies(t *testing.T) {
 	}
 }
 
-// The names and labels that alerts and dashboards are written against.
-func TestDescriptions(t *testing.T) {
-	const pair = "from_interface,to_interface,family,protocol"
-	want := map[string]string{
-		"replypath_asymmetric_packets_total":                     pair,
-		"replypath_asymmetric_flows_total":                       pair,
-		"replypath_corrected_packets_total":                      pair,
-		"replypath_corrected_bytes_total":                        pair,
-		"replypath_corrected_flows_total":                        pair,
-		"replypath_uncorrected_packets_total":                    pair + ",reason",
-		"replypath_lost_packets_total":                           pair + ",reason",
-		"replypath_originated_packets_total":                     pair + ",outcome",
-		"replypath_originated_flows_total":                       pair + ",outcome",
-		"replypath_originated_routed_packets_total":              pair + ",reason",
-		"replypath_uncounted_packets_total":                      "",
-		"replypath_unparsed_packets_total":                       "reason",
-		"replypath_ignored_packets_total":                        "reason",
-		"replypath_flows":                                        "table",
-		"replypath_flow_table_capacity":                          "table",
-		"replypath_lasting_flows":                                "table",
-		"replypath_flow_admissions_total":                        "table",
-		"replypath_flow_readmissions_total":                      "table",
-		"replypath_flow_insert_failures_total":                   "table",
-		"replypath_flow_moves_total":                             "protocol",
-		"replypath_flow_moves_refused_total":                     "reason",
-		"replypath_ways_learnt_total":                            "way",
-		"replypath_source_repairs_total":                         "family",
-		"replypath_interface_up":                                 "interface",
-		"replypath_interface_attached":                           "interface,hook,mechanism",
-		"replypath_gateway_reachable":                            "interface,family,gateway",
-		"replypath_rp_filter":                                    "interface",
-		"replypath_rp_filter_drops_total":                        "",
-		"replypath_fallback_active":                              "family",
-		"replypath_fallback_dropped_packets_total":               "family",
-		"replypath_host_repairs_total":                           "object",
-		"replypath_findings":                                     "check,severity",
-		"replypath_mode":                                         "mode",
-		"replypath_config_last_reload_successful":                "",
-		"replypath_config_last_reload_success_timestamp_seconds": "",
-		"replypath_kernel_feature":                               "feature",
-		"replypath_build_info":                                   "version,goversion",
+// fakeSource is a Source whose answers a test sets.
+type fakeSource struct {
+	mu         sync.Mutex
+	snapshot   *Snapshot
+	unattached []string
+	err        error
+	age        time.Duration // of the last pass
+	findings   []Finding
+}
+
+func (s *fakeSource) Findings() []Finding { return s.findings }
+
+func (s *fakeSource) Passed() time.Time { return time.Now().Add(-s.age) }
+
+func (s *fakeSource) Snapshot() (*Snapshot, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.snapshot, s.err
+}
+
+func (s *fakeSource) Unattached() ([]string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.unattached, s.err
+}
+
+func (s *fakeSource) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.err = err
+}
+
+// quiet is what a host shows on which nothing has happened yet.
+func quiet() *Snapshot {
+	return &Snapshot{
+		Tables:        []Table{{Name: "established", Capacity: 262144}},
+		Outbound:      Notes{Capacity: 65536},
+		Mode:          ModeEnforce,
+		ReloadSuccess: time.Unix(1700000000, 0),
 	}
-	var got []string
-	for _, d := range families {
-		got = append(got, d.Name)
-		labels, ok := want[d.Name]
-		if !ok {
-			t.Errorf("%s is new: add it here", d.Name)
-		} else if l := strings.Join(d.Labels, ","); l != labels {
-			t.Errorf("%s has labels %q, want %q", d.Name, l, labels)
-		}
-	}
-	for name := range want {
-		if !slices.Contains(got, name) {
-			t.Errorf("%s is missing", name)
-		}
+}
+
+// busy is what a host shows that has every kind of figure.
+func busy() *Snapshot {
+	strict, drops := 1, uint64(17)
+	return &Snapshot{
+		Pairs: []PairCounters{
+			{
+				Pair:              Pair{"eth0", "eth1", "ipv4", "tcp"},
+				AsymmetricPackets: 111, AsymmetricFlows: 4,
+				CorrectedPackets: 100, CorrectedBytes: 10000, CorrectedFlows: 3,
+			},
+			{Pair: Pair{"", "eth1", "ipv6", "other"}, AsymmetricPackets: 3, AsymmetricFlows: 2}, // from replypath0
+		},
+		Uncorrected: []Uncorrected{
+			{Pair{"eth0", "eth1", "ipv4", "tcp"}, "link_down", 10},
+			{Pair{"eth0", "eth1", "ipv4", "tcp"}, "mtu", 1},
+			{Pair{"", "eth1", "ipv6", "other"}, "no_next_hop", 3},
+		},
+		Lost: []Uncorrected{{Pair{"eth0", "eth1", "ipv4", "tcp"}, "unseen", 3}},
+		Originated: []Originated{{
+			Pair: Pair{"eth0", "eth1", "ipv4", "tcp"}, Moved: Sent{20, 4}, Routed: Sent{7, 2},
+			Reasons: map[string]uint64{"weak_host": 5, "observe": 2},
+		}},
+		Uncounted:    4,
+		Unparsed:     map[string]uint64{"truncated": 5, "new_reason": 1},
+		Ignored:      map[string]uint64{"excluded": 6},
+		Moves:        map[string]uint64{"tcp": 8, "other": 1},
+		MovesRefused: map[string]uint64{"contested": 9},
+		WaysLearnt:   map[string]uint64{"rule": 21, "direct-return": 22},
+		Tables: []Table{
+			{Name: "half_open", Flows: 1, Capacity: 65536, Admissions: 2, InsertFailures: 3},
+			{Name: "established", Flows: 10, Capacity: 262144, Admissions: 20, Readmissions: 2},
+		},
+		Outbound:      Notes{Capacity: 65536, Admissions: 30},
+		SourceRepairs: PerFamily{IPv4: 12, IPv6: 13},
+		Interfaces: []Interface{
+			{
+				Name: "eth0", Up: true, RPFilter: &strict,
+				Hooks: []Hook{{"ingress", "tcx", true}, {"egress", "tcx", true}},
+			},
+			{
+				Name:  "eth\xff", // the kernel allows it
+				Hooks: []Hook{{"ingress", "clsact", true}, {"egress", "", false}},
+			},
+		},
+		Gateways: []Gateway{
+			{"eth0", netip.MustParseAddr("10.0.0.1"), true},
+			{"eth0", netip.MustParseAddr("::ffff:10.0.0.1"), false},
+			{"eth0", netip.MustParseAddr("fe80::1%eth0"), false},
+		},
+		RPFilterDrops:   &drops,
+		FallbackActive:  Families{IPv6: true},
+		FallbackDropped: PerFamily{IPv4: 14, IPv6: 15},
+		HostRepairs:     map[string]uint64{"route": 1, "sysctl": 2, "program": 3, "neighbour": 4},
+		Mode:            ModeObserve,
+		ReloadFailed:    true,
+		ReloadSuccess:   time.UnixMilli(1700000000500),
+		Features:        []Feature{{"tcx", true}, {"check_mtu", false}},
 	}
 }

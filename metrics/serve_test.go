@@ -77,17 +77,6 @@ func newClient(roots *x509.CertPool) *http.Client {
 	}
 }
 
-// firstFailure serves until that fails, and returns the error; nil where it does not.
-func firstFailure(t *testing.T, o Options) error {
-	t.Helper()
-	ctx, cancel := context.WithCancelCause(t.Context())
-	ServeUntil(ctx, o, func(err error) { cancel(err) })
-	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
-		return err
-	}
-	return nil
-}
-
 // wantStatus asks with a password, or without.
 func wantStatus(t *testing.T, roots *x509.CertPool, url, password string, want int) {
 	t.Helper()
@@ -128,52 +117,6 @@ func TestBasicAuthWithoutTLS(t *testing.T) {
 	wantStatus(t, nil, url, "secret", http.StatusOK)
 }
 
-func TestCheckWebConfig(t *testing.T) {
-	dir := t.TempDir()
-	writeCertificate(t, dir)
-	for _, tt := range []struct{ name, content, want string }{
-		{"empty", "", ""},
-		{"TLS", "tls_server_config: {cert_file: cert.pem, key_file: key.pem}", ""},
-		{"unknown key", "tls_server_konfig: {}", "tls_server_konfig"},
-		{"missing certificate", "tls_server_config: {cert_file: none.pem, key_file: key.pem}", "none.pem"},
-		{"half of a pair", "tls_server_config: {cert_file: cert.pem}", "missing one of key"},
-		{"password in clear", "basic_auth_users: {prometheus: secret}", "bcrypt"},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			path := filepath.Join(dir, "web.yaml")
-			await.Must(t, os.WriteFile(path, []byte(tt.content), 0o600))
-			checkWebConfigError(t, path, tt.want)
-		})
-	}
-	t.Run("no file", func(t *testing.T) {
-		checkWebConfigError(t, filepath.Join(dir, "missing.yaml"), "no such file or directory")
-	})
-	if err := CheckWebConfig(""); err != nil {
-		t.Errorf("no configuration: %v", err)
-	}
-}
-
-// checkWebConfigError checks what is said about the file, and that it is never served without the protection that it
-// asks for.
-func checkWebConfigError(t *testing.T, path, want string) {
-	t.Helper()
-	err := CheckWebConfig(path)
-	if want == "" {
-		if err != nil {
-			t.Error(err)
-		}
-		return
-	}
-	if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path) {
-		t.Errorf("got error %v, want one with %q and the path", err, want)
-	}
-	o := options(t)
-	o.WebConfigFile = path
-	if serveErr := firstFailure(t, o); serveErr == nil || serveErr.Error() != err.Error() {
-		t.Errorf("ServeUntil: got error %v, want %v", serveErr, err)
-	}
-}
-
 // What stands in the wrong place of a web configuration is never shown: neither when the file is checked, nor when it went
 // bad while it is in use.
 func TestSecretsAreNotShown(t *testing.T) {
@@ -198,22 +141,23 @@ func TestSecretsAreNotShown(t *testing.T) {
 					t.Errorf("it says %s", said)
 				}
 			})
-			dir := t.TempDir()
-			roots := writeCertificate(t, dir)
-			o := options(t)
-			o.Log = slog.New(slog.NewTextHandler(said, &slog.HandlerOptions{Level: slog.LevelDebug}))
-			const server = "tls_server_config: {cert_file: cert.pem, key_file: key.pem}"
-			o.WebConfigFile = writeWebConfig(t, dir, server, "right")
-			url := "https://" + start(t, o) + "/metrics"
-			wantStatus(t, roots, url, "", http.StatusUnauthorized)
-			await.Must(t, os.WriteFile(o.WebConfigFile, []byte(content), 0o600))
-			err := CheckWebConfig(o.WebConfigFile)
-			if err == nil {
-				t.Fatal("it is valid")
-			}
-			fmt.Fprintln(said, err)
-			if response, err := newClient(roots).Do(newRequest(t, url)); err == nil {
-				response.Body.Close()
+			for scheme, server := range map[string]string{"https": "tls_server_config: {cert_file: cert.pem, key_file: key.pem}", "http": ""} {
+				dir := t.TempDir()
+				roots := writeCertificate(t, dir)
+				o := options(t)
+				o.Log = slog.New(slog.NewTextHandler(said, &slog.HandlerOptions{Level: slog.LevelDebug}))
+				o.WebConfigFile = writeWebConfig(t, dir, server, "right")
+				url := scheme + "://" + start(t, o) + "/metrics"
+				wantStatus(t, roots, url, "", http.StatusUnauthorized)
+				await.Must(t, os.WriteFile(o.WebConfigFile, []byte(content), 0o600))
+				err := CheckWebConfig(o.WebConfigFile)
+				if err == nil {
+					t.Fatal("it is valid")
+				}
+				fmt.Fprintln(said, err)
+				if response, err := newClient(roots).Do(newRequest(t, url)); err == nil {
+					response.Body.Close()
+				}
 			}
 			t.Log(said)
 		})

@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -14,7 +15,10 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"replypath/test/await"
+	"replypath/test/product"
 )
 
 // limit is how long a demo may take in a test.
@@ -81,4 +85,22 @@ func (p *process) wait() syscall.WaitStatus {
 		p.t.Fatal(err)
 	}
 	return p.command.ProcessState.Sys().(syscall.WaitStatus)
+}
+
+// demoVariable makes the test program the demo.
+const demoVariable = "REPLYPATH_TEST_DEMO"
+
+// TestMain makes the test program the heir of whatever a demo leaves running.
+func TestMain(m *testing.M) {
+	if os.Getenv(demoVariable) != "" {
+		main()
+		return
+	}
+	product.Sandboxed(func() int {
+		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+			fmt.Fprintln(os.Stderr, "become the heir of orphans:", err)
+			return 1
+		}
+		return m.Run()
+	})
 }

@@ -23,11 +23,15 @@ import (
 	"replypath/loader/counters"
 	"replypath/loader/detach"
 	"replypath/loader/doctor"
+	"replypath/loader/doctor/checks"
 	"replypath/loader/doctor/finding"
+	"replypath/loader/explain"
 	"replypath/loader/flows"
 	"replypath/loader/history"
 	"replypath/loader/pins"
+	"replypath/loader/plan"
 	"replypath/loader/status"
+	"replypath/loader/trace"
 	"replypath/test/fakehost"
 )
 
@@ -338,4 +342,124 @@ func fakeSetMode(dir, _ string) (undone []string, err error) {
 		undone = []string{"sysctl net.ipv4.conf.eth1.rp_filter", "device replypath0"}
 	}
 	return undone, fakehost.DirError(dir)
+}
+
+// fakeExplain knows the flows of fakeFlows; of what is no flow the host has no route to IPv6.
+func fakeExplain(dir string, q explain.Question) (*explain.Answer, error) {
+	if err := fakehost.DirError(dir); err != nil {
+		return nil, err
+	}
+	answer := &explain.Answer{
+		Explanation: explain.Explanation{
+			Family: "ipv4", Peer: q.Peer.Addr().String(), PeerPort: q.Peer.Port(), Self: q.Self.Addr().String(), SelfPort: q.Self.Port(),
+			Kernel:  explain.Kernel{Interface: new("eth0"), Gateway: new("10.3.0.1"), NextHopMAC: new("02:00:00:00:00:03"), Table: new(254)},
+			Verdict: explain.NoFlow, Detail: "no flow is recorded: it goes as the kernel routes it, until the peer sends something",
+			LeavesBy: new("eth0"),
+		},
+		Others: []explain.Explanation{},
+	}
+	if q.Peer.Addr().Is6() {
+		answer.Family, answer.Kernel = "ipv6", explain.Kernel{Error: new("network is unreachable")}
+		answer.LeavesBy = nil
+		return answer, nil
+	}
+	flow := fakehost.FlowList()[1]
+	if q.Peer.Addr().String() != flow.Peer {
+		return answer, nil
+	}
+	answer.Protocol, answer.PeerPort, answer.SelfPort, answer.Flow = &flow.Protocol, flow.PeerPort, flow.SelfPort, &flow
+	answer.Replypath = explain.Way{Interface: flow.Interface, NextHopMAC: flow.NextHopMAC, Gateway: flow.Gateway}
+	answer.Verdict, answer.LeavesBy = explain.Corrected, flow.Interface
+	answer.Detail = "the reply would leave by eth1, by which its flow arrived"
+	answer.Seen = new(time.Date(2026, 9, 1, 12, 0, 0, 0, time.UTC))
+	other := answer.Explanation
+	other.PeerPort, other.Verdict, other.Reason, other.LeavesBy = 50001, explain.Fallback, new("bound_device"), new("eth0")
+	answer.Matches = 1
+	if q.Peer.Port() == 0 {
+		answer.Matches = 3
+		answer.Others = slices.Repeat([]explain.Explanation{other}, min(q.Limit, answer.Matches)-1)
+	}
+	return answer, nil
+}
+
+// fakeTrace tells of a question and its answer, one of which is moved, and of an echo of the host's own; then three
+// events are lost.
+func fakeTrace(ctx context.Context, dir string, filter trace.Filter, o trace.Observer) error {
+	if err := fakehost.DirError(dir); err != nil {
+		return err
+	}
+	o.Ready()
+	for _, p := range fakehost.Packets() {
+		if ctx.Err() != nil {
+			return nil
+		}
+		if peer := netip.MustParseAddr(p.Peer); filter.Peer.IsValid() && !filter.Peer.Contains(peer) {
+			continue
+		}
+		if err := o.Packet(p); err != nil {
+			return err
+		}
+	}
+	o.Lost(3)
+	return nil
+}
+
+type fakeProbe struct{ peer netip.Addr }
+
+func (p fakeProbe) Send() error {
+	if p.peer == netip.MustParseAddr("192.0.2.1") {
+		return errors.New("send a probe to 192.0.2.1: network is unreachable")
+	}
+	return nil
+}
+
+func (p fakeProbe) IsOf(packet *trace.Packet) bool { return packet.Peer == p.peer.String() }
+func (p fakeProbe) Close() error                   { return nil }
+
+// fakePlan is that of a replica with a rule; blocked where a gateway is silent, and of nothing on a lonely host.
+func fakePlan(o plan.Options) (*plan.Plan, error) {
+	if o.PinDir == fakehost.ForeignDir {
+		return nil, fakehost.DirError(fakehost.ForeignDir)
+	}
+	made := time.Date(2026, time.November, 25, 12, 0, 0, 0, time.UTC)
+	p := &plan.Plan{
+		Verdict: plan.NothingToDo, Summary: "nothing to do here", MadeAt: made, WouldMove: []history.Row{}, Originated: []plan.Originated{},
+		Rules: []plan.Rule{}, HostChanges: []status.WouldChange{}, Blockers: []doctor.Finding{},
+	}
+	if o.PinDir == fakehost.LonelyDir {
+		return p, nil
+	}
+	p.Verdict, p.Summary, p.WatchedSince, p.Watched = plan.Ready, "ready: replypath mode enforce", new(made.Add(-72*time.Hour)), (50 * time.Hour).Seconds()
+	p.WouldMove = []history.Row{
+		fakeRow("10.4.0.100", 5432, "10.9.0.0/24", 12, 90*time.Second), fakeRow("2001:db8:4::100", 5432, "2001:db8:9::/64", 1, 30*time.Hour),
+	}
+	opened := fakeRow("10.4.0.100", 0, "10.9.0.0/24", 3, time.Second)
+	opened.Originated, opened.PeerPort = true, 22
+	p.Originated = []plan.Originated{{Row: opened, Remedy: "host_model: strong of eth1; or a route to 10.9.0.0/24 via 10.4.0.1 dev eth1"}}
+	p.Rules = []plan.Rule{
+		{Rule: "rule 100: from 10.4.0.100 lookup 101", Kind: plan.KindRule, Verdict: checks.Needed, Connections: 12, Peers: []string{"10.9.0.0/24"},
+			Reason: "this host opened 3 connections from 10.4.0.100 in the 2 d watched; host_model: strong would send listed protocols by eth1"},
+		{Rule: "rule 1000: from all", Kind: plan.KindRule, Verdict: checks.Foreign, Reason: "it gives each VRF its table", Owner: new("the kernel's VRFs")},
+		{Rule: "rule 200: from 2001:db8:4::100 lookup 101", Kind: plan.KindRule, Verdict: checks.NotNeeded,
+			Reason: "once replypath enforces on all interfaces: replypath sends the replies, and this host opened nothing from 2001:db8:4::100 in the 2 d watched"},
+	}
+	p.HostChanges = []status.WouldChange{{Object: "sysctl net.ipv4.conf.eth1.rp_filter", Before: "1", After: "2"}}
+	if o.Since > 0 {
+		p.WouldMove = p.WouldMove[:1]
+	}
+	if o.PinDir == fakehost.WatchedDir {
+		p.Verdict, p.Summary = plan.Blocked, "blocked: gateway: gateway 10.4.0.1 is failed"
+		p.Blockers = []doctor.Finding{{Check: "gateway", Severity: doctor.Error, Interface: new("eth1"), Found: "gateway 10.4.0.1 is failed", Inspect: new("ip neigh show 10.4.0.1 dev eth1")}}
+	}
+	return p, nil
+}
+
+func fakeRow(self string, port uint16, peer string, flows uint64, ago time.Duration) history.Row {
+	made := time.Date(2026, time.November, 25, 12, 0, 0, 0, time.UTC)
+	return history.Row{
+		Key: history.Key{
+			Self: netip.MustParseAddr(self), SelfPort: port, Protocol: "tcp", Peer: netip.MustParsePrefix(peer), FromInterface: "eth0", ToInterface: "eth1",
+		},
+		Flows: flows, Packets: history.Count(1000 * flows), FirstSeen: made.Add(-49 * time.Hour), LastSeen: made.Add(-ago),
+	}
 }

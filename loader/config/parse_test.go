@@ -6,12 +6,14 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"unicode"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"go.yaml.in/yaml/v3"
 )
 
 // compare returns how two configurations differ, "" where they do not.
@@ -110,5 +112,95 @@ func checkError(t *testing.T, err error) {
 		if line == "" || strings.ContainsFunc(line, unicode.IsControl) {
 			t.Errorf("%q is not one line for each error", err)
 		}
+	}
+}
+
+// The example shows every key, and sets each but the three lists to its default.
+func TestExample(t *testing.T) {
+	got := mustParse(t, Example)
+	want := Default()
+	if len(got.Interfaces) == 0 || len(got.Exclude) == 0 || len(got.Addresses) == 0 {
+		t.Error("the example shows no interface, no exclusion or no address")
+	}
+	got.Interfaces, got.Exclude, got.Addresses = nil, nil, nil
+	if diff := compare(want, got); diff != "" {
+		t.Errorf("the example differs from the defaults (-default +example):\n%s", diff)
+	}
+	var keys map[string]any
+	if err := yaml.Unmarshal([]byte(Example), &keys); err != nil {
+		t.Fatal(err)
+	}
+	for _, field := range Default().fields() {
+		if keys[field.name] == nil {
+			t.Errorf("the example lacks %s", field.name)
+		}
+	}
+}
+
+func TestOverrides(t *testing.T) {
+	const file = `
+interfaces:
+- {name: "eth*", mode: enforce, next_hop: last-hop}
+- {name: eth1, next_hop: gateway}
+metrics: {listen: ":1"}
+`
+	listen := ""
+	config := mustParse(t, file)
+	overrides := Overrides{Interfaces: []string{"eth1", "eth2", "ens3", "eth1"}, Observe: true, Listen: &listen}
+	if err := overrides.Apply(config); err != nil {
+		t.Fatal(err)
+	}
+	want := mustParse(t, file)
+	want.Interfaces = []Interface{
+		{Name: "eth1", NextHop: NextHopGateway},
+		{Name: "eth2", NextHop: NextHopLastHop},
+		{Name: "ens3", NextHop: NextHopAuto},
+	}
+	want.Mode = ModeObserve
+	want.Metrics.Listen = ""
+	want.Flags = overrides
+	if diff := compare(want, config); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	for text, want := range map[string][]string{
+		`interfaces: [{name: "enp129s0f1np1v*"}]`: nil,
+		"interfaces:\n- name: eth0\n- {name: eth1, next_hop: last-hop, gateways: [10.4.0.1]}\n": {
+			"interfaces[1].gateways: next_hop last-hop sends nothing to them: use auto or gateway if it should"},
+
+		"ignore_interfaces: [eth9]":                                 nil,
+		`{interfaces: [{name: "eth*"}], ignore_interfaces: [eth9]}`: nil,
+		"interfaces: [{name: docker0}]":                             nil,
+		`{interfaces: [{name: eth0}, {name: eth1}], ignore_interfaces: ["eth*"]}`: {
+			"ignore_interfaces: has no effect, as interfaces lists every managed one by its name"},
+		`{interfaces: [{name: "eth*"}, {name: eth1}], ignore_interfaces: [eth9, eth1, eth9]}`: {
+			`ignore_interfaces[1]: "eth1" is managed all the same, as interfaces[1] names it`, `ignore_interfaces[2]: "eth9" is listed twice`},
+
+		`exclude: [10.0.0.0/8, "2001:db8::/32", {self_port: 53}, {protocol: tcp, self_port: 54}, {peer: 0.0.0.0/0, protocol: udp}, {self: 10.0.0.0/9}]`: nil,
+		`exclude: [0.0.0.0/0, {self: "::/0"}, {peer: "::/0", self: "2001:db8::/32"}]`: {
+			"exclude[0]: excludes every ipv4 flow", "exclude[1]: excludes every ipv6 flow",
+			"exclude[2]: has no effect, as exclude[1] excludes all of it"},
+		`exclude: [10.0.0.0/8, 10.1.0.0/16, {peer: 10.2.0.1, protocol: tcp}, {self_port: 53}, {protocol: udp, self_port: 53}, {self_port: 53}, 10.0.0.0/7]`: {
+			"exclude[1]: has no effect, as exclude[0] excludes all of it", "exclude[2]: has no effect, as exclude[0] excludes all of it",
+			"exclude[4]: has no effect, as exclude[3] excludes all of it", "exclude[5]: has no effect, as exclude[3] excludes all of it"},
+		"exclude: [{peer: 10.0.0.1, protocol: vrrp}]": {"exclude[0].protocol: has no effect, as protocols does not list 112"},
+
+		"repair_udp_source: true":                     nil,
+		"protocols: [tcp]":                            nil,
+		"{protocols: [tcp], repair_udp_source: true}": {"repair_udp_source: has no effect, as protocols does not list udp"},
+		"addresses: [198.51.100.7]":                   nil,
+		"{addresses: [198.51.100.7], scope: all}":     {"addresses: has no effect, as scope: all serves every address"},
+		`metrics: {listen: ""}`:                       nil,
+		`metrics: {listen: "", web_config_file: /etc/web.yaml}`: {
+			"metrics.web_config_file: has no effect, as metrics.listen is empty"},
+	} {
+		if got := mustParse(t, text).Warnings(); !slices.Equal(got, want) {
+			t.Errorf("%s: got %q\nwant %q", text, got, want)
+		}
+	}
+	if got := Default().Warnings(); len(got) != 0 {
+		t.Errorf("the default is warned of: %q", got)
 	}
 }

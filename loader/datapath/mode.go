@@ -61,24 +61,21 @@ func PutMode(maps *bpf.Maps, mode bpf.DatapathMode) error {
 }
 
 // keepMode takes over the mode that was set by hand from the maps of another layout: it is the first word of what user
-// space tells the programs in each, but for those up to 21, which have a map of it.
+// space tells the programs in each.
 func (d *Datapath) keepMode() error {
-	for _, name := range []string{bpf.Control, "mode_by_hand"} {
-		earlier, err := openPinned(d.dir.Path(MapsDir), name)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		value := make([]byte, max(4, earlier.ValueSize()))
-		err = errors.Join(earlier.Lookup(uint32(0), value), bpf.Close(earlier))
-		if err != nil {
-			return fmt.Errorf("read the mode that was set by hand before: %w", err)
-		}
-		return PutMode(&d.Maps, bpf.DatapathMode(binary.NativeEndian.Uint32(value)))
+	earlier, err := openPinned(d.dir.Path(MapsDir), bpf.Control)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	return nil
+	if err != nil {
+		return err
+	}
+	value := make([]byte, max(4, earlier.ValueSize()))
+	err = errors.Join(earlier.Lookup(uint32(0), value), bpf.Close(earlier))
+	if err != nil {
+		return fmt.Errorf("read the mode that was set by hand before: %w", err)
+	}
+	return PutMode(&d.Maps, bpf.DatapathMode(binary.NativeEndian.Uint32(value)))
 }
 
 // ModeInForce returns the mode that was set by hand, else the configured one.

@@ -261,7 +261,7 @@ func (r *Routes) present() []nexthop.OwnRoute {
 	})
 }
 
-// sync has the routes for the families that need them. Those of versions before 0.3 are in table main, and go.
+// sync has the routes for the families that need them, and no others.
 func (r *Routes) sync(families []int) error {
 	before, present := r.kept, r.present()
 	var wanted []nexthop.OwnRoute
@@ -278,11 +278,6 @@ func (r *Routes) sync(families []int) error {
 		allowed = slices.DeleteFunc(slices.Clone(wanted), isDeleted)
 		again = fmt.Errorf("a fallback route is %w", errDeletedAgain)
 	}
-	var renewErr error
-	if r.kept == nil && len(present) > 0 { // earlier versions had them ask a program, which knows old tables
-		nl := r.host.Netlink()
-		renewErr = errors.Join(renew(nl, r.device.found, unix.AF_INET), renew(nl, r.device.found, unix.AF_INET6))
-	}
 	there, err := addRoutes(r.host.Netlink(), present, allowed)
 	r.kept = slices.Concat(there, waiting)
 	isOf := func(family int, has func(nexthop.OwnRoute) bool) bool {
@@ -296,7 +291,7 @@ func (r *Routes) sync(families []int) error {
 			r.host.Log.Warn("a fallback route had been deleted, added again", "family", Name(family))
 		}
 	}
-	return errors.Join(again, renewErr, err, removeRoutes(r.host.Netlink(), present, wanted))
+	return errors.Join(again, err, removeRoutes(r.host.Netlink(), present, wanted))
 }
 
 // LinkChanged has sockets ask for a route anew where the carrier of the default route's interface comes or goes, once more

@@ -3,6 +3,8 @@
 package hostsettings
 
 import (
+	"errors"
+	"io/fs"
 	"strconv"
 	"testing"
 
@@ -136,4 +138,67 @@ func TestPlanRPFilter(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestPlan(t *testing.T) {
+	h := host(t, "eth1")
+	inside(t, h, func() error {
+		key := Key("ipv4", "eth1", "arp_ignore")
+		if change, err := Plan(key, "0"); change != nil || err != nil {
+			t.Errorf("it is 0 already: %v, %v", change, err)
+		}
+		change, err := Plan(key, "1")
+		if err != nil {
+			return err
+		}
+		want := &Change{Interface: indexIn(t, h, "eth1"), Key: key, Before: "0", After: "1"}
+		await.Same(t, "values", want, change)
+		if value, err := Read(key); value != "0" || err != nil {
+			t.Errorf("planning it has made it %s, %v", value, err)
+		}
+		if err := change.Make(); err != nil {
+			return err
+		}
+		if value, err := ReadNumber(key); value != 1 || err != nil {
+			t.Errorf("it is %d, %v", value, err)
+		}
+		all, err := Plan(Key("ipv4", "all", "arp_ignore"), "2")
+		if err != nil || all.Interface != 0 {
+			t.Errorf("of all: %v, %v", all, err)
+		}
+		if change, err := Plan(Key("ipv4", "eth7", "arp_ignore"), "1"); change != nil || !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("of no interface: %v, %v", change, err)
+		}
+		return nil
+	})
+}
+
+// TestForwardsNothing: each setting by which the kernel forwards what comes in by an interface, and those that are others'.
+func TestForwardsNothing(t *testing.T) {
+	for setting, want := range map[string][2]bool{
+		"":                                     {true, true},
+		"net/ipv4/conf/eth1/forwarding":        {false, true},
+		"net/ipv4/ip_forward":                  {false, true},
+		"net/ipv6/conf/eth1/forwarding":        {true, false},
+		"net/ipv6/conf/all/forwarding":         {true, false},
+		"net/ipv4/conf/eth0/forwarding":        {true, true},
+		"net/ipv6/conf/eth0/forwarding":        {true, true},
+		"net/ipv6/conf/lo/accept_source_route": {true, true},
+	} {
+		h := host(t, "eth0", "eth1")
+		if setting != "" {
+			await.Must(t, h.SetSysctl(setting, "1"))
+		}
+		inside(t, h, func() error {
+			ipv4, ipv6 := ForwardsNothing("eth1")
+			await.Same(t, "with "+setting, want, [2]bool{ipv4, ipv6})
+			return nil
+		})
+	}
+	inside(t, host(t), func() error {
+		if ipv4, ipv6 := ForwardsNothing("eth7"); ipv4 || ipv6 {
+			t.Error("an interface that is gone is said to forward nothing")
+		}
+		return nil
+	})
 }

@@ -12,6 +12,7 @@ import (
 
 	"replypath/test/await"
 	"replypath/test/bench/contender"
+	"replypath/test/product"
 )
 
 // TestTinyRun measures two contenders with two workloads, and reads what that leaves
@@ -90,3 +91,5 @@ func TestWrongWay(t *testing.T) {
 		t.Errorf("answers by eth0, expected by eth1: %v", err)
 	}
 }
+
+func TestMain(m *testing.M) { product.Main(m) }

@@ -13,7 +13,6 @@ import (
 
 	"replypath/test/await"
 	"replypath/test/product"
-	"replypath/test/short"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 	"replypath/test/wire"
@@ -80,73 +79,48 @@ func wantUnanswered(t *testing.T, c *traffic.Conversation, answers topology.Filt
 	exits.Want(c.String(), answers, by, to)
 }
 
-// TestLVSDirectRouting (S3a) is a real server of a director that is IPVS itself. Nothing breaks by default: answers
-// from the virtual address go to the router that the routing table names, with the director on its NIC or on another.
+// TestLVSDirectRouting (S3a) is a real server of a director that is IPVS itself, with the router on another NIC. Nothing breaks by
+// default: answers from the virtual address go to the router. TestS3aOneNIC has both on one NIC.
 func TestLVSDirectRouting(t *testing.T) {
-	quick := short.Run(t)
-	for name, apart := range map[string]bool{"one NIC": false, "two NICs": true} {
-		if quick && !apart {
-			continue
-		}
-		t.Run(name, func(t *testing.T) {
-			s := traffic.Build(t, func(ctx context.Context) (*topology.S3a, error) { return topology.NewS3a(ctx, apart) })
-			nics, byDefault := []*topology.Interface{s.Eth0}, s.Eth0
-			if apart {
-				nics, byDefault = append(nics, s.Eth1), s.Eth1
-			}
-			for _, f := range traffic.Families {
-				traffic.Serve(t, s.Server, s.Virtual(f))
-				traffic.Serve(t, s.Server, s.Eth0.Address(f))
-				balance(t, s.Director.Host, "-g", [2]netip.Addr{s.Virtual(f), s.Eth0.Address(f)})
-			}
-			virtual := func(t *testing.T, f topology.Family, kind traffic.Kind) {
-				c := traffic.NewConversation(t, kind, s.ClientEth0, s.Virtual(f))
-				wantAnswered(t, c, c.Answers(), nics, byDefault, s.RouterInside.MAC)
-			}
-			eachBalanced(t, "virtual without replypath", virtual)
-			product.On(t, s.Server).Start()
-			eachBalanced(t, "virtual", virtual)
-			eachBalanced(t, "real", func(t *testing.T, f topology.Family, kind traffic.Kind) {
-				c := traffic.NewConversation(t, kind, s.ClientEth0, s.Eth0.Address(f))
-				to := s.RouterInside.MAC
-				if apart {
-					to = s.DirectorInside.MAC
-				}
-				wantAnswered(t, c, c.Answers(), nics, s.Eth0, to)
-			})
-		})
+	s := traffic.Build(t, func(ctx context.Context) (*topology.S3a, error) { return topology.NewS3a(ctx, true) })
+	nics := []*topology.Interface{s.Eth0, s.Eth1}
+	for _, f := range traffic.Families {
+		traffic.Serve(t, s.Server, s.Virtual(f))
+		traffic.Serve(t, s.Server, s.Eth0.Address(f))
+		balance(t, s.Director.Host, "-g", [2]netip.Addr{s.Virtual(f), s.Eth0.Address(f)})
 	}
+	virtual := func(t *testing.T, f topology.Family, kind traffic.Kind) {
+		c := traffic.NewConversation(t, kind, s.ClientEth0, s.Virtual(f))
+		wantAnswered(t, c, c.Answers(), nics, s.Eth1, s.RouterInside.MAC)
+	}
+	eachBalanced(t, "virtual without replypath", virtual)
+	product.On(t, s.Server).Start()
+	eachBalanced(t, "virtual", virtual)
+	eachBalanced(t, "real", func(t *testing.T, f topology.Family, kind traffic.Kind) {
+		c := traffic.NewConversation(t, kind, s.ClientEth0, s.Eth0.Address(f))
+		wantAnswered(t, c, c.Answers(), nics, s.Eth0, s.DirectorInside.MAC)
+	})
 }
 
 // TestLVSTranslation (S2) is a real server of a director that is IPVS itself and translates, with a client in the server's
 // own network: without replypath the server answers past the director. TestS3b has the director's redirects.
 func TestLVSTranslation(t *testing.T) {
-	newSite := func(t *testing.T) *topology.S2 {
-		s := traffic.Build(t, topology.NewS2)
-		for _, f := range traffic.Families {
-			traffic.Serve(t, s.Server, s.ServerEth0.Address(f))
-			balance(t, s.Balancer.Host, "-m", [2]netip.Addr{s.Virtual(f), s.ServerEth0.Address(f)})
-		}
-		return s
+	s := traffic.Build(t, topology.NewS2)
+	for _, f := range traffic.Families {
+		traffic.Serve(t, s.Server, s.ServerEth0.Address(f))
+		balance(t, s.Balancer.Host, "-m", [2]netip.Addr{s.Virtual(f), s.ServerEth0.Address(f)})
 	}
-	conversation := func(t *testing.T, s *topology.S2, f topology.Family, kind traffic.Kind) (*traffic.Conversation, topology.Filter) {
+	conversation := func(t *testing.T, f topology.Family, kind traffic.Kind) (*traffic.Conversation, topology.Filter) {
 		c := traffic.NewConversation(t, kind, s.ClientEth0, s.Virtual(f))
 		return c, c.Behind(s.ServerEth0.Address(f)).Answers()
 	}
-	lost := func(s *topology.S2) func(*testing.T, topology.Family, traffic.Kind) {
-		return func(t *testing.T, f topology.Family, kind traffic.Kind) {
-			c, answers := conversation(t, s, f, kind)
-			wantUnanswered(t, c, answers, s.ServerEth0, s.ClientEth0.MAC)
-		}
-	}
-	right := func(s *topology.S2) func(*testing.T, topology.Family, traffic.Kind) {
-		return func(t *testing.T, f topology.Family, kind traffic.Kind) {
-			c, answers := conversation(t, s, f, kind)
-			wantAnswered(t, c, answers, []*topology.Interface{s.ServerEth0}, s.ServerEth0, s.BalancerEth0.MAC)
-		}
-	}
-	s := newSite(t)
-	eachBalanced(t, "without replypath", lost(s))
+	eachBalanced(t, "without replypath", func(t *testing.T, f topology.Family, kind traffic.Kind) {
+		c, answers := conversation(t, f, kind)
+		wantUnanswered(t, c, answers, s.ServerEth0, s.ClientEth0.MAC)
+	})
 	product.On(t, s.Server).Start("--config", product.WriteConfig(t, "interfaces: [{name: eth0, next_hop: last-hop}]\n"))
-	eachBalanced(t, "with replypath", right(s))
+	eachBalanced(t, "with replypath", func(t *testing.T, f topology.Family, kind traffic.Kind) {
+		c, answers := conversation(t, f, kind)
+		wantAnswered(t, c, answers, []*topology.Interface{s.ServerEth0}, s.ServerEth0, s.BalancerEth0.MAC)
+	})
 }

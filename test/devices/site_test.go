@@ -39,7 +39,6 @@ type site struct {
 const (
 	productionNet  = 1
 	replicationNet = 2
-	underlayNet    = 4 // with that of the way added: what carries its tunnel
 	clientNet      = 9
 
 	routerNumber = 1

@@ -96,3 +96,10 @@ func readMAC(t *testing.T, i *topology.Interface) {
 	await.Must(t, err)
 	i.MAC = link.Attrs().HardwareAddr
 }
+
+// TestTun has one of the ways, or both, without an Ethernet header.
+func TestTun(t *testing.T) {
+	eachWays(t, []ways{
+		{"replication by tun", ethernet, tun}, {"production by tun", tun, ethernet}, {"both by tun", tun, tun},
+	})
+}

@@ -23,15 +23,14 @@ const wireGuardPort = 51820
 // peer is one end of a WireGuard tunnel.
 type peer struct {
 	*topology.Interface
-	key  *ecdh.PrivateKey
-	port uint16 // where it listens, and the other end too
+	key *ecdh.PrivateKey
 }
 
 // newPeer makes a WireGuard device with a new key.
 func newPeer(t *testing.T, host *topology.Host, name string, addresses ...netip.Prefix) peer {
 	t.Helper()
 	i := made[*topology.Interface](t, "WireGuard")(host.AddWireGuard(name, addresses...))
-	return peer{i, await.Must1[*ecdh.PrivateKey](t)(ecdh.X25519().GenerateKey(rand.Reader)), wireGuardPort}
+	return peer{i, await.Must1[*ecdh.PrivateKey](t)(ecdh.X25519().GenerateKey(rand.Reader))}
 }
 
 // talksTo tells the device where its only peer is, or with an endpoint that is not valid, that it will hear from it.
@@ -40,34 +39,10 @@ func (p peer) talksTo(t *testing.T, other peer, endpoint netip.Addr) {
 	text := base64.StdEncoding.EncodeToString
 	where := ""
 	if endpoint.IsValid() {
-		where = "endpoint " + netip.AddrPortFrom(endpoint, p.port).String()
+		where = "endpoint " + netip.AddrPortFrom(endpoint, wireGuardPort).String()
 	}
 	testhost.Shell(t, p.Host, fmt.Sprintf("echo %s | wg set %s listen-port %d private-key /dev/stdin peer %s allowed-ips 0.0.0.0/0,::/0 %s",
-		text(p.key.Bytes()), p.Name, p.port, text(other.key.PublicKey().Bytes()), where))
-}
-
-// wireGuard is a tunnel, over a cable of its own that is nobody's way, and to a port of its
-// own, so that there may be several.
-func wireGuard(s *site, name string, network int) *topology.Interface {
-	s.t.Helper()
-	below := s.cable(s.ends(name+"below", underlayNet+network))
-	server := newPeer(s.t, s.Server, name, addresses(network, serverNumber)...)
-	router := newPeer(s.t, s.Router.Host, name, addresses(network, routerNumber)...)
-	server.port += uint16(network)
-	router.port = server.port
-	server.PeerWith(router.Interface)
-	server.talksTo(s.t, router, below.Peer().Address(topology.IPv4))
-	router.talksTo(s.t, server, below.Address(topology.IPv4))
-	return server.Interface
-}
-
-// TestWireGuard has one of the ways, or both, be a WireGuard tunnel, whose device has no Ethernet header.
-func TestWireGuard(t *testing.T) {
-	eachWays(t, []ways{
-		{"replication by wireguard", ethernet, wireGuard},
-		{"production by wireguard", wireGuard, ethernet},
-		{"both by wireguard", wireGuard, wireGuard},
-	})
+		text(p.key.Bytes()), p.Name, wireGuardPort, text(other.key.PublicKey().Bytes()), where))
 }
 
 // innerNet is the network inside the tunnel between the client and the server.

@@ -166,28 +166,3 @@ func TestNoRuleBesideADefaultRoute(t *testing.T) {
 		b.askFresh("with a default route again")
 	})
 }
-
-// olderRoutes are what versions before 0.3 left in table main.
-const olderRoutes = `
-ip route add default via 192.0.0.8 dev replypath0 onlink metric 4294967294 proto 114
-ip -6 route add default via fe80::1 dev replypath0 onlink metric 4294967294 proto 114
-ip route append default via 192.0.0.8 dev eth1 onlink metric 4294967295 proto 114
-ip -6 route append default via fe80::7265:706c:7900 dev eth1 onlink metric 4294967295 proto 114
-`
-
-// TestOlderRoutesGo: a start takes away what a version before had in table main, and so does detach.
-func TestOlderRoutesGo(t *testing.T) {
-	t.Parallel()
-	b := newBed(t, topology.IPv4, anySource)
-	before := host.TakeSnapshot(t, b.net.Server.Host, "eth0", "eth1")
-	b.start().Kill()
-	host.Shell(t, b.net.Server.Host, olderRoutes)
-	b.product.Start().Kill()
-	if left := host.Shell(t, b.net.Server.Host, "ip route show proto 114; ip -6 route show proto 114"); left != "" {
-		t.Errorf("left after a start:\n%s", left)
-	}
-	b.ask(b.conversation(traffic.TCP))
-	host.Shell(t, b.net.Server.Host, olderRoutes)
-	b.product.Expect(0, "detach")
-	b.wantSnapshot(before)
-}

@@ -3,7 +3,16 @@
 package guide
 
 import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
+
+	"replypath/test/await"
+	testhost "replypath/test/host"
+	"replypath/test/traffic"
+	"replypath/test/wire"
 )
 
 func init() {
@@ -90,4 +99,77 @@ func runTroubleshooting(t *testing.T, p *page) {
 	p.run(h, "doctor")
 	p.ways["replypath run"] = way{until: ready}
 	p.run(h, "Programs of others in the TC hooks")
+}
+
+// others are commands of recipes that the tests of their networks do not run, and which test is there instead.
+var others = map[string]string{
+	"systemctl enable --now replypath":  "TestPages runs it, for the roll-out",
+	"iperf3 --server --bind 10.4.0.100": "TestConnectedWildcard asks a socket that is bound so",
+}
+
+// sources are the test files of each directory of tests but this one.
+type sources map[string]string
+
+func readTests(t *testing.T) sources {
+	t.Helper()
+	all := make(sources)
+	for _, path := range await.Must1[[]string](t)(filepath.Glob("../*/*_test.go")) {
+		if dir := filepath.Dir(path); dir != "../guide" {
+			all[dir] += string(await.Must1[[]byte](t)(os.ReadFile(path)))
+		}
+	}
+	return all
+}
+
+// run tells whether some package reads a recipe and names one of its sections.
+func (all sources) run(recipe, section string) bool {
+	for _, text := range all {
+		if strings.Contains(text, strconv.Quote(recipe)) && strings.Contains(text, strconv.Quote(section)) {
+			return true
+		}
+	}
+	return false
+}
+
+func init() { runners["docs/guide/kubernetes.md"] = runKubernetes }
+
+// clusterVariable names the directory in which test/guide/cluster has put what a cluster consists of.
+const clusterVariable = "REPLYPATH_CLUSTER"
+
+// runKubernetes has the host be the only node of a cluster.
+func runKubernetes(t *testing.T, p *page) {
+	dir := os.Getenv(clusterVariable)
+	if dir == "" {
+		t.Skip("make test-kubernetes runs it")
+	}
+	h := newHost(t)
+	h.joinCluster(dir)
+	before := testhost.TakeSnapshot(t, h.s.B.Host, "eth0", "eth1")
+	h.wantMended(false)
+	p.run(h, "Install")
+	h.wantMended(false)
+	p.run(h, "Enforce")
+	h.wantMended(true)
+	h.wantSaid("cat /proc/$(pidof replypath)/status", "Seccomp:\t2") // a filter: that of the runtime
+	p.run(h, "Take it away")
+	h.wantUnchanged(before)
+	p.run(h, "Without Helm")
+	h.wantMended(true)
+	p.run(h, "Take it away without Helm")
+	h.wantUnchanged(before)
+}
+
+// wantUnchanged wants nothing to be left on the host of what replypath has changed.
+func (h *host) wantUnchanged(before testhost.Snapshot) {
+	h.t.Helper()
+	h.wantMended(false)
+	await.Same(h.t, "the node has changed", before, testhost.TakeSnapshot(h.t, h.s.B.Host, "eth0", "eth1"))
+}
+
+// wantMended wants replies to leave by eth1, or by eth0 as they do without the product.
+func (h *host) wantMended(mended bool) {
+	h.t.Helper()
+	for _, f := range h.s.Families() {
+		wire.WantBy(h.t, h.s.B, traffic.NewConversation(h.t, traffic.TCP, h.s.A.Eth0, h.s.B.Eth1.Address(f)), mended)
+	}
 }

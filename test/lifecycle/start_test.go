@@ -233,30 +233,3 @@ func firstCorrection(t *testing.T, p *product.Product, wires *wire.Wires, c *tra
 	}
 	return first.Time
 }
-
-// TestTwoNamespaces has the product run on two hosts at once, neither of which sees the other.
-func TestTwoNamespaces(t *testing.T) {
-	s := traffic.NewS1(t, topology.S1Options{Policy: topology.AnySource, NoStaticRoute: true})
-	traffic.Serve(t, s.A.Host, s.A.Eth1.Address(topology.IPv4))
-	a, b := product.On(t, s.A.Host), product.On(t, s.B.Host)
-	a.Start()
-	b.Start()
-	for _, server := range []struct {
-		*product.Product
-		*topology.Server
-		client *topology.Interface
-	}{{a, s.A, s.B.Eth0}, {b, s.B, s.A.Eth0}} {
-		// Only the question that came by eth1 is answered by it: sent there from its router's address.
-		c := traffic.NewConversation(t, traffic.TCP, server.client, server.Eth1.Address(topology.IPv4))
-		wires := wire.Tap(t, server.Server)
-		traffic.Ask(t, c)
-		wires.WantEth1(c.String(), c.Answers())
-		if flows := server.Flows(); len(flows) != 1 || flows[0].PeerPort != c.Peer.Port() {
-			t.Errorf("host %s has flows %v", server.Name, flows)
-		}
-	}
-	a.Expect(0, "detach", "--stop")
-	if s := b.Status(); !s.Daemon.Running {
-		t.Error("detach on one host has ended the other's daemon")
-	}
-}

@@ -8,6 +8,7 @@ package managers
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
@@ -214,5 +215,17 @@ func waitManaged(t *testing.T, p *product.Product) {
 			return errors.New(result.String())
 		}
 		return nil
+	})
+}
+
+// pace is how often a connection is opened.
+const pace = 5 * time.Millisecond
+
+// startLoad begins to ask, by connections that stay open and by one new connection after the other.
+func startLoad(t *testing.T, n *topology.TwoNIC) *server.Load {
+	t.Helper()
+	return server.StartLoad(t, n, func(client *topology.Host, eth1 netip.AddrPort) []*traffic.Asker {
+		return []*traffic.Asker{{Kind: traffic.TCP, From: client, To: eth1, Pace: pace},
+			{Kind: traffic.TCP, From: client, To: eth1, Pace: pace * time.Duration(len(n.Families())), Fresh: true}}
 	})
 }

@@ -136,19 +136,6 @@ const (
 	BridgeDevice
 )
 
-// String names the kind.
-func (d Device) String() string {
-	switch d {
-	case Cable:
-		return "cable"
-	case MacvlanDevice:
-		return "macvlan"
-	case BridgeDevice:
-		return "bridge"
-	}
-	return fmt.Sprintf("device %d", int(d))
-}
-
 // above makes the device on top of an interface without addresses.
 func (d Device) above(nic *Interface, name string, addresses []netip.Prefix) (*Interface, error) {
 	if d == MacvlanDevice {

@@ -5,8 +5,11 @@ package daemon
 import (
 	"context"
 	"errors"
+	"io"
+	"log/slog"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -16,11 +19,13 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
 
 	"replypath/cmd/replypath/cli"
 	"replypath/loader"
 	"replypath/loader/config"
+	"replypath/loader/history"
 	"replypath/loader/status"
 	"replypath/metrics"
 	"replypath/test/await"
@@ -357,4 +362,55 @@ func TestWatchdog(t *testing.T) {
 	if (&daemon{}).watchdog() != nil {
 		t.Error("it is told without a watchdog")
 	}
+}
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"hang-up-at-end": hangUpAtEnd})
+}
+
+// fakeHost is one on which nothing can be attached, and which sends no signals. It touches nothing.
+func fakeHost() Host {
+	return Host{
+		Start:        func(loader.Options) (Datapath, error) { return nil, errors.New("nothing can be attached") },
+		TakeBack:     func(string, *slog.Logger) (bool, error) { return true, nil },
+		Confirm:      func(context.Context, string) error { return nil },
+		KeepHistory:  func(context.Context, *history.Keeper) {},
+		Signals:      func() (reload, end <-chan os.Signal, stop func()) { return nil, nil, func() {} },
+		TrialSignals: func() (<-chan os.Signal, func()) { return nil, func() {} },
+		Stdin:        strings.NewReader(""),
+		Notify:       func(string) error { return nil },
+	}
+}
+
+// run executes a command line on a host and returns the exit code.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer, host Host) int {
+	a := &cli.App{Stdout: stdout, Stderr: stderr, Version: "1.2.3"}
+	root := cli.NewRoot(a)
+	root.AddCommand(NewRun(a, host), NewTry(a, host))
+	return a.Run(ctx, root, args)
+}
+
+// TestManyHangups: however many reloads wait, the end is told, and they become one.
+func TestManyHangups(t *testing.T) {
+	reload, end, stop := daemonSignals()
+	defer stop()
+	witness := make(chan os.Signal, 1) // the kernel makes one of those that it has not delivered
+	signal.Notify(witness, unix.SIGHUP, unix.SIGTERM)
+	defer signal.Stop(witness)
+	const hangups = 10
+	for i := range hangups + 1 {
+		sent := unix.SIGHUP
+		if i == hangups {
+			sent = unix.SIGTERM
+		}
+		await.Must(t, unix.Kill(unix.Getpid(), sent))
+		await.Receive(t, witness)
+	}
+	if got := await.Receive(t, end); got != unix.SIGTERM {
+		t.Errorf("got %v", got)
+	}
+	if got := await.Receive(t, reload); got != unix.SIGHUP || len(reload) != 0 {
+		t.Errorf("got %v, and %d wait", got, len(reload))
+	}
+	t.Logf("%d hangups became one reload, and the end was told", hangups)
 }

@@ -3,6 +3,7 @@
 package top
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -11,7 +12,10 @@ import (
 	"testing"
 
 	"github.com/creack/pty"
+	"github.com/rogpeppe/go-internal/testscript"
 
+	"replypath/cmd/replypath/cli"
+	"replypath/loader/flows"
 	"replypath/loader/top"
 	"replypath/test/await"
 	"replypath/test/fakehost"
@@ -140,4 +144,16 @@ func TestSI(t *testing.T) {
 			t.Errorf("%v is shown as %s, not %s", number, got, want)
 		}
 	}
+}
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"replypath": runOnFakeHost})
+}
+
+// runOnFakeHost is a program that has this command only.
+func runOnFakeHost() {
+	a := &cli.App{Stdout: os.Stdout, Stderr: os.Stderr}
+	root := cli.NewRoot(a)
+	root.AddCommand(New(a, func(dir string, o flows.Order, limit int) Look { return fakehost.Top(dir, o, limit) }))
+	os.Exit(a.Run(context.Background(), root, os.Args[1:]))
 }
