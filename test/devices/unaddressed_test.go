@@ -5,6 +5,7 @@ package devices
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 

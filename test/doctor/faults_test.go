@@ -48,6 +48,9 @@ var faults = []fault{
 		"gateway", "error", "eth1", []string{"2001:db8:2::77 does not answer ", "neighbour discovery"}, "ip neigh show 2001:db8:2::77 dev eth1", ""},
 	{"a gateway of some peers that is silent", "ip rule add lookup 9; ip route add 10.77.0.0/24 via 10.2.0.77 table 9",
 		"gateway", "warning", "eth1", []string{"10.2.0.77 does not answer ", "arp"}, "ip neigh show 10.2.0.77 dev eth1", ""},
+	{"a transparent proxy", "ip rule add fwmark 1 lookup 100; ip route add local default dev lo table 100; nft add table inet proxy; " +
+		"nft add chain inet proxy out '{ type route hook output priority -150; }'; nft add rule inet proxy out tcp sport 22 meta mark set 1",
+		"answers-to-lo", "warning", "", []string{"inet proxy out", "fwmark 0x1 lookup 100"}, "nft --handle list chain inet proxy out", ""},
 	{"a gateway that has gone", "ip route add default via 10.2.0.77 metric 9; ip neigh replace 10.2.0.77 lladdr 02:00:00:00:77:77 nud stale dev eth1",
 		"gateway", "error", "eth1", []string{"10.2.0.77 does not answer "}, "ip neigh show 10.2.0.77 dev eth1", ""},
 	{"two interfaces in one network: arp_ignore", "ip address add 10.1.0.7/24 dev eth1",
@@ -68,6 +71,8 @@ var faults = []fault{
 		"outgoing-interface-rules", "note", "", []string{"inet t out", "eth1"}, "nft --handle list chain inet t out", ""},
 	{"more rules by the outgoing interface", `iptables -A OUTPUT -o eth1 -j DROP; iptables -A OUTPUT -o lo -j ACCEPT; iptables -A OUTPUT -o eth+ -p tcp -j DROP`,
 		"outgoing-interface-rules", "note", "", []string{"ip filter OUTPUT", "eth*", "eth1"}, "nft --handle list chain ip filter OUTPUT", ""},
+	{"an egress chain of netdev", `nft add table netdev t; nft add chain netdev t out '{ type filter hook egress device "eth1" priority 0; }'`,
+		"netdev-egress", "note", "eth1", []string{"netdev t out"}, "nft --handle list chain netdev t out", ""},
 }
 
 // TestFaults brings each fault about on a host that has none, and has doctor find it. A sysctl that stands beside it is

@@ -123,7 +123,7 @@ func TestWithoutRights(t *testing.T) {
 	for _, r := range rights {
 		onlyOne(t, all, "capabilities", "", "error", r.name)
 	}
-	for _, check := range []string{"kernel", "reverse-path-rules", "outgoing-interface-rules"} {
+	for _, check := range []string{"kernel", "reverse-path-rules", "outgoing-interface-rules", "netdev-egress"} {
 		onlyOne(t, all, check, "", "warning", "not looked at: to read ", "CAP_NET_ADMIN")
 	}
 	onlyOne(t, all, "rp-filter", "eth1", "warning", "enforcing makes it loose")

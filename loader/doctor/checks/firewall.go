@@ -60,6 +60,24 @@ func reversePathRule(c *netfilter.Chain, r *netfilter.Rule) finding.Finding {
 		", rule %d %s %s whose route back leads by another interface than they arrived by", r.Handle, does, packets), "")
 }
 
+// EgressChains finds chains in the egress hook of netdev on managed interfaces:
+// what is redirected there passes by them (nf_hook_egress()).
+func EgressChains(h *snapshot.Host) []finding.Finding {
+	var found []finding.Finding
+	for _, c := range h.Firewall.Chains {
+		if c.Family != "netdev" || !c.IsHookedAt("egress") {
+			continue
+		}
+		for _, device := range c.Devices {
+			if h.Named(device) != nil {
+				found = append(found, seenChain(&c, finding.Note, device, "",
+					": an egress chain of netdev does not see replies that are moved to this interface", "an output chain does"))
+			}
+		}
+	}
+	return found
+}
+
 // LegacyTables names what cannot be looked into.
 func LegacyTables(h *snapshot.Host) []finding.Finding {
 	if len(h.Firewall.Legacy) == 0 {

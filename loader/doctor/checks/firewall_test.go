@@ -60,6 +60,16 @@ func TestOutgoingRules(t *testing.T) {
 	})
 }
 
+func TestEgressChains(t *testing.T) {
+	testhost.Check(t, EgressChains, []testhost.Wants{
+		{"none", testhost.Chains(netfilter.Chain{Family: "netdev", Table: "t", Name: "in", Hooks: []string{"ingress"}, Devices: []string{"eth1"}}), nil},
+		{"one", testhost.Chains(netfilter.Chain{Family: "netdev", Table: "a;b", Name: "c&d", Hooks: []string{"egress"}, Devices: []string{"eth1", "eth7"}}), []string{
+			"note eth1: netdev a;b c&d: an egress chain of netdev does not see replies that are moved to this interface" +
+				" ?? nft --handle list chain netdev 'a;b' 'c&d'  # an output chain does",
+		}},
+	})
+}
+
 func TestLegacyIsInUse(t *testing.T) {
 	testhost.Check(t, LegacyTables, []testhost.Wants{
 		{"none", nil, nil},
