@@ -323,11 +323,58 @@ func TestHandshakeAgain(t *testing.T) {
 			b.exec(ingress(b.replication, n.in(by, test.m)))
 			after, _ := b.snapshot()
 			got := after.HalfOpen[f.Tuple]
-			if keeps := got.Attempt == attemptOfTwo && got.Flags&flagLastHop != 0; keeps != test.keeps || !keeps && (got.Attempt != 0 || got.Flags&flagLastHop != 0) {
+			if keeps := got.Attempt == attemptOfTwo && got.Flags&flagLastHop != 0; keeps != test.keeps || !keeps && (got.Attempt != attemptAgain || got.Flags&flagLastHop != 0) {
 				t.Errorf("attempt %d, flags %#x", got.Attempt, got.Flags)
 			}
 		})
 	}
+}
+
+// TestOurNumber: one way alone completes a handshake whose number no other has shown to anybody.
+func TestOurNumber(t *testing.T) {
+	newNumber, answer := synAck, finalAck
+	newNumber.seq, answer.ack = ourISN+1<<20, ourISN+1<<20+1
+	for _, test := range []struct {
+		name   string
+		again  tcp  // SYN
+		other  bool // router
+		synAck tcp
+		ack    tcp
+		want   uint16
+	}{
+		{name: "a client that has it may not pretend to begin anew", again: tcp{flags: "S", seq: 1 << 28}, synAck: synAck, ack: finalAck, want: flagAsRouted},
+		{name: "nor by another router", again: syn, other: true, synAck: synAck, ack: finalAck, want: flagAsRouted},
+		{name: "another handshake", again: tcp{flags: "S", seq: 1 << 28}, synAck: newNumber, ack: answer},
+		{name: "by another router", again: tcp{flags: "S", seq: 1 << 28}, other: true, synAck: newNumber, ack: answer},
+	} {
+		under(t, test.name, eachFamily, func(t *testing.T, b *bed, n network) {
+			f := b.handshake(n, 0, attemptSent|attemptChoice, flagAsRouted)
+			f.RcvNxt = syn.end() + 1
+			by := b.second()
+			if test.other {
+				f.Mac = rig.MAC(neighbour)
+			}
+			b.put(halfOpen(f))
+			f.Mac = rig.MAC(otherRouter)
+			b.teach(f, flagAsRouted, 61, proven)
+			b.exec(ingress(b.replication, n.in(by, test.again)))
+			b.exec(egress(b.production, n.out(b.production, test.synAck)))
+			b.exec(ingress(b.replication, n.in(by, test.ack)))
+			if got := b.known(f); got.Way != test.want || got.Proven != 1 {
+				t.Errorf("learnt %+v", got)
+			}
+		})
+	}
+	under(t, "a RST had the host begin anew", eachFamily, func(t *testing.T, b *bed, n network) {
+		f := b.handshake(n, 1, attemptSent|attemptChoice|attemptAstray, 0)
+		b.put(halfOpen(f))
+		b.exec(egress(b.production, n.out(b.production, newNumber)))
+		b.exec(ingress(b.replication, n.in(b.second(), answer)))
+		after, _ := b.snapshot()
+		if got := b.known(f); got.Way != flagLastHop || got.Proven != 1 || after.Established[f.Tuple].Flags&flagOnTrial != 0 {
+			t.Errorf("learnt %+v of %+v", got, after.Established[f.Tuple])
+		}
+	})
 }
 
 // TestTrial: a connection whose SYN-ACKs left by two ways is on trial until something sent since is acknowledged. What is

@@ -125,7 +125,7 @@ struct flow {
 enum attempt {
 	ATTEMPT_SENT = 1 << 0,   /* one has left */
 	ATTEMPT_CHOICE = 1 << 1, /* the ways differ: there is something to be learnt */
-	ATTEMPT_AGAIN = 1 << 2,  /* they left by several ways */
+	ATTEMPT_AGAIN = 1 << 2,  /* they left by several ways, with the same number */
 	ATTEMPT_ASTRAY = 1 << 3, /* one could not go by its way: nothing is learnt */
 };
 
