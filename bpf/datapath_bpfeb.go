@@ -16,10 +16,11 @@ import (
 type DatapathAttempt uint32
 
 const (
-	DatapathAttemptATTEMPT_SENT   DatapathAttempt = 1
-	DatapathAttemptATTEMPT_CHOICE DatapathAttempt = 2
-	DatapathAttemptATTEMPT_AGAIN  DatapathAttempt = 4
-	DatapathAttemptATTEMPT_ASTRAY DatapathAttempt = 8
+	DatapathAttemptATTEMPT_SENT    DatapathAttempt = 1
+	DatapathAttemptATTEMPT_CHOICE  DatapathAttempt = 2
+	DatapathAttemptATTEMPT_AGAIN   DatapathAttempt = 4
+	DatapathAttemptATTEMPT_ASTRAY  DatapathAttempt = 8
+	DatapathAttemptATTEMPT_UNHEARD DatapathAttempt = 16
 )
 
 type DatapathEvent uint32

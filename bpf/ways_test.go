@@ -377,98 +377,119 @@ func TestOurNumber(t *testing.T) {
 	})
 }
 
-// TestTrial: a connection whose SYN-ACKs left by two ways is on trial until something sent since is acknowledged. What is
-// sent again meanwhile takes the next way.
+// TestTrial: a connection whose SYN-ACKs left by two ways is on trial until something sent since is acknowledged, or the peer
+// goes on long after we acknowledged what it sent. What is sent again meanwhile takes the next way, as does the ACK of what
+// the peer sends again.
 func TestTrial(t *testing.T) {
 	data := tcp{flags: "A", seq: ourISN + 1, ack: peerISN + 1, payload: 100}
+	ofPeer := tcp{flags: "A", seq: peerISN + 1, ack: ourISN + 1, payload: 50}
+	ack := func(number uint32) tcp { return tcp{flags: "A", seq: ourISN + 1, ack: number} }
+	acked := func(number uint32) tcp { return tcp{flags: "A", seq: peerISN + 1, ack: number} }
+	const heard, unheard = attemptOfTwo, attemptOfTwo&^attemptSent | attemptUnheard
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		trial := func(t *testing.T, sent, next uint32) bpf.DatapathFlow {
-			t.Helper()
-			b := newBed(t, normal)
-			f := b.handshake(n, sent, attemptOfTwo, 0)
-			f.State, f.SndUna, f.SndNxt = 0, ourISN+1, next
-			f.Flags |= flagOnTrial | flagNoSocket
-			b.put(establishedFlow(f))
+		trial := func(sent, next, received uint32, attempt uint8) bpf.DatapathFlow {
+			f := b.handshake(n, sent, attempt, 0)
+			f.State, f.SndUna, f.SndNxt, f.RcvNxt = 0, ourISN+1, next, received
+			f.Flags |= flagOnTrial
 			return f
 		}
-		after := func(t *testing.T, r run) bpf.DatapathFlow {
+		after := func(f bpf.DatapathFlow, r run) bpf.DatapathFlow {
 			t.Helper()
+			b.put(establishedFlow(f))
 			b.exec(r)
 			tables, _ := b.snapshot()
-			return tables.Established[n.tuple(syn)]
+			return tables.Established[f.Tuple]
 		}
 		in := func(m tcp) run { return ingress(b.replication, n.in(b.second(), m)) }
-		out := func(m tcp) run { return egress(b.production, n.out(b.production, m)) }
-		ack := func(number uint32) tcp { return tcp{flags: "A", seq: peerISN + 1, ack: number} }
 
-		t.Run("begins", func(t *testing.T) {
-			b := newBed(t, normal)
-			f := b.handshake(n, 0, attemptOfTwo, flagLastHop)
-			f.SndNxt = ourISN + 51 // Fast Open: this left before
-			b.put(halfOpen(f))
-			got := after(t, in(finalAck))
-			if got.Flags&(flagOnTrial|flagLastHop) != flagOnTrial|flagLastHop || got.SndUna != ourISN+51 {
-				t.Errorf("%+v", got)
-			}
-		})
-		t.Run("not where the ACK comes through another", func(t *testing.T) {
-			b := newBed(t, normal)
-			b.put(halfOpen(b.handshake(n, 0, attemptOfTwo, flagLastHop)))
-			if got := after(t, ingress(b.replication, n.in(b.replication, finalAck))); got.Flags&(flagOnTrial|flagLastHop) != 0 {
-				t.Errorf("%+v", got)
-			}
-		})
 		for _, test := range []struct {
-			name string
-			sent uint32 // seconds ago
-			next uint32
-			m    tcp
-			way  uint16
-			last uint32
+			name    string
+			by      nic
+			trial   bool
+			way     uint16
+			attempt uint8
 		}{
-			{"new data", 1, ourISN + 1, data, 0, ourISN + 101},
-			{"data again", 1, ourISN + 101, data, flagLastHop, ourISN + 101},
-			{"soon", 0, ourISN + 101, data, 0, ourISN + 101},
-			{"an ACK", 1, ourISN + 1, ack(0), 0, ourISN + 1},
-			{"a RST", 1, ourISN + 101, tcp{flags: "R", seq: ourISN + 1}, 0, ourISN + 101},
-			{"a FIN again", 1, ourISN + 2, tcp{flags: "FA", seq: ourISN + 1}, flagLastHop, ourISN + 2},
+			{"begins", b.second(), true, flagLastHop, attemptOfTwo &^ attemptSent},
+			{"not where the ACK comes through another", b.replication, false, 0, attemptOfTwo},
 		} {
 			t.Run(test.name, func(t *testing.T) {
-				trial(t, test.sent, test.next)
-				m := test.m
-				if m.payload == 0 && m.flags == "A" {
-					m.seq = ourISN + 1
-				}
-				if got := after(t, out(m)); got.Flags&(flagLastHop|flagAsRouted) != test.way || got.SndNxt != test.last || got.Flags&flagOnTrial == 0 {
-					t.Errorf("flags %#x, sent up to %d", got.Flags, got.SndNxt)
+				f := b.handshake(n, 0, attemptOfTwo, flagLastHop)
+				f.SndNxt = ourISN + 51 // Fast Open: this left before
+				b.put(halfOpen(f))
+				b.exec(ingress(b.replication, n.in(test.by, finalAck)))
+				tables, _ := b.snapshot()
+				got := tables.Established[f.Tuple]
+				if got.Flags&(flagOnTrial|flagLastHop) != test.way|map[bool]uint16{true: flagOnTrial}[test.trial] || got.Attempt != test.attempt || test.trial && got.SndUna != ourISN+51 {
+					t.Errorf("%+v", got)
 				}
 			})
 		}
 		for _, test := range []struct {
-			name string
-			sent uint32
-			next uint32
-			m    tcp
-			ends bool
+			name           string
+			sent           uint32 // seconds ago
+			next, received uint32
+			attempt        uint8
+			m              tcp
+			way            uint16
+			isNew          bool // from now on the answer is waited for
+			then           uint8
 		}{
-			{"data are acknowledged", 0, ourISN + 101, ack(ourISN + 51), true},
-			{"nothing is", 9, ourISN + 101, ack(ourISN + 1), false},
-			{"more than was sent", 9, ourISN + 101, ack(ourISN + 102), false},
-			{"nothing was sent, for a moment", 0, ourISN + 1, ack(ourISN + 1), false},
-			{"nothing was sent, for a while", 3, ourISN + 1, ack(ourISN + 1), true},
-			{"no acknowledgement", 9, ourISN + 1, tcp{flags: "P", seq: peerISN + 1, ack: ourISN + 1, payload: 1}, false},
+			{"new data", 1, ourISN + 1, peerISN + 1, heard, data, 0, true, heard},
+			{"data again", 1, ourISN + 101, peerISN + 1, heard, data, flagLastHop, true, attemptChoice | attemptAgain},
+			{"soon", 0, ourISN + 101, peerISN + 1, heard, data, 0, false, heard},
+			{"another CPU is ahead", 1<<32 - 1, ourISN + 101, peerISN + 1, heard, data, 0, false, heard},
+			{"an ACK", 1, ourISN + 1, peerISN + 1, attemptChoice, ack(peerISN + 1), 0, false, attemptChoice},
+			{"the first ACK of data", 1, ourISN + 1, peerISN + 1, attemptChoice, ack(peerISN + 51), 0, true, attemptChoice | attemptSent},
+			{"another one", 1, ourISN + 1, peerISN + 1, heard, ack(peerISN + 51), 0, false, heard},
+			{"the ACK of data that came again", 1, ourISN + 1, peerISN + 51, unheard, ack(peerISN + 51), flagLastHop, true, attemptChoice | attemptAgain},
+			{"the same, soon", 0, ourISN + 1, peerISN + 51, unheard, ack(peerISN + 51), 0, false, unheard},
+			{"a RST", 1, ourISN + 101, peerISN + 1, heard, tcp{flags: "R", seq: ourISN + 1}, 0, false, heard},
+			{"a FIN again", 1, ourISN + 2, peerISN + 1, heard, tcp{flags: "FA", seq: ourISN + 1, ack: peerISN + 1}, flagLastHop, true, attemptChoice | attemptAgain},
 		} {
 			t.Run(test.name, func(t *testing.T) {
-				trial(t, test.sent, test.next)
-				if got := after(t, in(test.m)); (got.Flags&flagOnTrial == 0) != test.ends {
-					t.Errorf("flags %#x", got.Flags)
+				before := trial(test.sent, test.next, test.received, test.attempt)
+				got := after(before, egress(b.production, n.out(b.production, test.m)))
+				next, received := max(before.SndNxt, test.m.end()), max(before.RcvNxt, test.m.ack)
+				una := map[uint16]uint32{0: ourISN + 1, flagLastHop: next}[test.way]
+				if got.Flags&(flagLastHop|flagAsRouted|flagOnTrial) != test.way|flagOnTrial || got.Attempt != test.then || got.SndUna != una || got.SndNxt != next || got.RcvNxt != received {
+					t.Errorf("%+v, want way %#x, attempt %d, %d to %d", got, test.way, test.then, una, next)
+				}
+				if isNew := uint16(b.ago(0))-got.Sent < 5; isNew != (test.isNew || test.sent == 0) {
+					t.Errorf("sent %d ticks ago", uint16(b.ago(0))-got.Sent)
+				}
+			})
+		}
+		for _, test := range []struct {
+			name           string
+			sent           uint32
+			next, received uint32
+			attempt        uint8
+			m              tcp
+			ends           bool
+			then           uint8
+		}{
+			{"data are acknowledged", 0, ourISN + 101, peerISN + 1, heard, acked(ourISN + 51), true, heard},
+			{"nothing is", 11, ourISN + 101, peerISN + 1, heard, acked(ourISN + 1), false, heard},
+			{"more than was sent", 11, ourISN + 101, peerISN + 1, heard, acked(ourISN + 102), false, heard},
+			{"the peer goes on, soon", 8, ourISN + 1, peerISN + 1, heard, ofPeer, false, heard},
+			{"the peer goes on, later", 10, ourISN + 1, peerISN + 1, heard, ofPeer, true, heard},
+			{"nothing was acknowledged", 11, ourISN + 1, peerISN + 1, attemptChoice | attemptAgain, ofPeer, false, attemptChoice | attemptAgain},
+			{"the peer sends again", 11, ourISN + 1, peerISN + 51, heard, ofPeer, false, unheard},
+			{"and acknowledges", 11, ourISN + 101, peerISN + 51, heard, tcp{flags: "A", seq: peerISN + 1, ack: ourISN + 101, payload: 50}, true, heard},
+			{"the peer asks whether we are there", 11, ourISN + 1, peerISN + 51, heard, tcp{flags: "A", seq: peerISN + 50, ack: ourISN + 1, payload: 1}, true, heard},
+			{"no acknowledgement", 11, ourISN + 1, peerISN + 1, heard, tcp{flags: "P", seq: peerISN + 1, ack: ourISN + 1, payload: 50}, false, heard},
+		} {
+			t.Run(test.name, func(t *testing.T) {
+				got := after(trial(test.sent, test.next, test.received, test.attempt), in(test.m))
+				if (got.Flags&flagOnTrial == 0) != test.ends || got.Attempt != test.then {
+					t.Errorf("flags %#x, attempt %d", got.Flags, got.Attempt)
 				}
 			})
 		}
 		t.Run("the peer moves", func(t *testing.T) {
-			f := trial(t, 0, ourISN+101)
-			m := ack(ourISN + 1)
-			if got := after(t, ingress(b.backup, n.in(b.backup, m))); got.Flags&flagOnTrial != 0 || got.Ifindex == f.Ifindex {
+			f := trial(0, ourISN+101, peerISN+1, heard)
+			f.Flags |= flagNoSocket
+			if got := after(f, ingress(b.backup, n.in(b.backup, acked(ourISN+1)))); got.Flags&flagOnTrial != 0 || got.Ifindex == f.Ifindex {
 				t.Errorf("%+v", got)
 			}
 		})

@@ -108,18 +108,21 @@ static __noinline __u16 next_way(const struct __sk_buff *skb, const struct packe
 }
 
 #define WAY_QUARTERS 3 /* of a second: so long the answer to what left is waited for, before another way is tried */
-#define TRIAL_SECONDS 3
+#define TRIAL_SECONDS 10 /* more than a peer waits until it sends again */
 
+/* Ticks; none where another CPU is ahead. */
 static inline __u32 since_sent(const struct flow *flow)
 {
-	return (__u16)(now() - flow->sent);
+	__s16 ticks = now() - flow->sent;
+
+	return ticks < 0 ? 0 : ticks;
 }
 
 /*
  * The packet is sent again, as nothing acknowledged it: it takes the next way, and what is sent after it does. Where the
- * rule's way was seen to work through this sender, all do.
+ * rule's way was seen to work through this sender, all do. Returns whether the way is another.
  */
-static __noinline void try_next_way(const struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
+static __noinline bool try_next_way(const struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
 {
 	const struct interface *interface = get_interface(flow->interface, flow->ifindex);
 	const struct path *path = (const struct path *)&flow->ifindex;
@@ -128,14 +131,15 @@ static __noinline void try_next_way(const struct __sk_buff *skb, const struct pa
 	const struct learnt *learnt;
 
 	if (since_sent(flow) < seconds(WAY_QUARTERS) / 4 || !may_learn(interface) || !is_enforced(interface))
-		return;
+		return false;
 	learnt = bpf_map_lookup_elem(&ways, &sender);
 	next = learnt && !learnt->way && still_holds(learnt, path) ? 0 : next_way(skb, packet, flow, way);
 	if (next == way)
-		return;
+		return false;
 	flow->attempt |= ATTEMPT_AGAIN;
 	flow->flags = (flow->flags & ~FLOW_WAY) | next;
 	flow->sent = now();
+	return true;
 }
 
 /* Our SYN-ACK leaves. */
@@ -148,19 +152,32 @@ static inline void track_syn_ack(const struct __sk_buff *skb, const struct packe
 	flow->sent = now();
 }
 
-/* A segment leaves of a connection that has no socket here, or of which it is not known yet by which way its replies arrive. */
-static __noinline void track_segment(const struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
+/*
+ * A segment leaves of a connection on trial. By another way only what is new tells whether it arrives: what was sent before
+ * may be acknowledged late (Karn's algorithm: RFC 6298, 3).
+ */
+static inline void track_trial(const struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
 {
 	__u32 end = segment_end(packet);
 
-	if (flow->flags & FLOW_ON_TRIAL && !(packet->tcp_flags & (TCP_SYN | TCP_RST))) {
-		if ((__s32)(end - flow->snd_nxt) > 0) {
-			flow->snd_nxt = end;
-			flow->sent = now();
-		} else if (end != packet->seq) {
-			try_next_way(skb, packet, flow);
-		}
+	if ((__s32)(end - flow->snd_nxt) > 0) {
+		flow->sent = now();
+	} else if (end != packet->seq || flow->attempt & ATTEMPT_UNHEARD) {
+		if (!try_next_way(skb, packet, flow))
+			return;
+		flow->snd_una = flow->snd_nxt;
+		flow->attempt &= ~(ATTEMPT_SENT | ATTEMPT_UNHEARD);
+	} else if (packet->ack != flow->rcv_nxt && !(flow->attempt & ATTEMPT_SENT)) {
+		flow->sent = now();
+		flow->attempt |= ATTEMPT_SENT;
 	}
+}
+
+/* A segment leaves of a connection that has no socket here, or of which it is not known yet by which way its replies arrive. */
+static __noinline void track_segment(const struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
+{
+	if (flow->flags & FLOW_ON_TRIAL && !(packet->tcp_flags & (TCP_SYN | TCP_RST)))
+		track_trial(skb, packet, flow);
 	track_sent(packet, flow);
 }
 
@@ -222,16 +239,20 @@ static __noinline void learn_way(const struct flow *flow, bool with_data)
 }
 
 /*
- * A segment of a connection on trial comes in: it is over once something is acknowledged that was sent since, or where
- * nothing was sent and no SYN-ACK again for a while.
+ * A segment of a connection on trial comes in: it is over once something is acknowledged that was sent since, or where the
+ * peer goes on long after we acknowledged what it sent. If it sends that again, our ACK has not arrived.
  */
 static __noinline void judge_trial(const struct packet *packet, struct flow *flow)
 {
 	if (!(packet->tcp_flags & TCP_ACK))
 		return;
-	if (packet->ack != flow->snd_una && in_sequence(packet->ack, flow->snd_una, flow->snd_nxt))
+	if (packet->ack != flow->snd_una && in_sequence(packet->ack, flow->snd_una, flow->snd_nxt)) {
 		learn_way(flow, true);
-	else if (packet->ack != flow->snd_nxt || since_sent(flow) < seconds(TRIAL_SECONDS))
+	} else if (packet->payload > 1 /* else it asks whether we are there */ && (__s32)(segment_end(packet) - flow->rcv_nxt) <= 0) {
+		flow->attempt = (flow->attempt & ~ATTEMPT_SENT) | ATTEMPT_UNHEARD;
 		return;
+	} else if (packet->ack != flow->snd_nxt || !(flow->attempt & ATTEMPT_SENT) || since_sent(flow) < seconds(TRIAL_SECONDS)) {
+		return;
+	}
 	flow->flags &= ~FLOW_ON_TRIAL;
 }

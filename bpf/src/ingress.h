@@ -89,6 +89,7 @@ static inline bool establish(struct __sk_buff *skb, struct scratch *scratch, str
 	}
 	if (unlikely(flow->attempt & ATTEMPT_AGAIN) && came_here) {
 		flow->flags |= FLOW_ON_TRIAL;
+		flow->attempt &= ~ATTEMPT_SENT;
 		flow->snd_una = flow->snd_nxt;
 	}
 	if (!enter_flow(TABLE_ESTABLISHED, true))

@@ -117,16 +117,17 @@ struct flow {
 				* at first where the last ACK of the handshake ended */
 		__u32 rival_since; /* connectionless: ticks, when the first of them came */
 	};
-	__u16 sent;   /* half-open, or on trial: low bits of ticks, when our last SYN-ACK left, or what is new after it */
+	__u16 sent;   /* half-open, or on trial: low bits of ticks, when our last SYN-ACK left, or what is new by this way */
 	__u8 attempt; /* enum attempt */
 };
 
 /* What became of a handshake's SYN-ACKs. */
 enum attempt {
-	ATTEMPT_SENT = 1 << 0,   /* one has left */
+	ATTEMPT_SENT = 1 << 0,   /* one has left; on trial: an ACK of what the peer sent has */
 	ATTEMPT_CHOICE = 1 << 1, /* the ways differ: there is something to be learnt */
 	ATTEMPT_AGAIN = 1 << 2,  /* they left by several ways, with the same number */
 	ATTEMPT_ASTRAY = 1 << 3, /* one could not go by its way: nothing is learnt */
+	ATTEMPT_UNHEARD = 1 << 4, /* on trial: the peer sends again what was acknowledged */
 };
 
 /* Who hands us what is for an own address: see handshake.h. */

@@ -215,6 +215,7 @@ func (m *Model) completes(p *packet, w path) bool {
 	}
 	if cameHere && f.Attempt&attemptAgain != 0 {
 		f.Flags |= flagOnTrial
+		f.Attempt &^= attemptSent
 		f.SndUna = f.SndNxt
 	}
 	delete(m.HalfOpen, t)

@@ -24,6 +24,8 @@ const (
 	attemptChoice = uint8(bpf.DatapathAttemptATTEMPT_CHOICE)
 	attemptAgain  = uint8(bpf.DatapathAttemptATTEMPT_AGAIN)
 	attemptAstray = uint8(bpf.DatapathAttemptATTEMPT_ASTRAY)
+
+	attemptUnheard = uint8(bpf.DatapathAttemptATTEMPT_UNHEARD)
 )
 
 // senderKey is who brought a flow.
@@ -94,24 +96,25 @@ func (m *Model) nextWay(f Flow, p *packet, frame Frame, way uint16) uint16 {
 	return 0
 }
 
-// tryNextWay: a packet is sent again, 3/4 of a second or more after the last one.
-func (m *Model) tryNextWay(f *Flow, p *packet, frame Frame) {
+// tryNextWay: a packet is sent again, 3/4 of a second or more after the last one. It says whether that takes another way.
+func (m *Model) tryNextWay(f *Flow, p *packet, frame Frame) bool {
 	if m.sinceSent(*f) < m.Ticks(3)/4 || !m.mayLearn(*f) || m.observes(m.Host.Interfaces[f.Interface]) {
-		return
+		return false
 	}
 	next := m.nextWay(*f, p, frame, f.Flags&flagWay)
 	if l, holds := m.learnt(*f); holds && l.Way == 0 {
 		next = 0 // as the rule's way was seen to work
 	}
 	if next == f.Flags&flagWay {
-		return
+		return false
 	}
 	f.Attempt |= attemptAgain
 	f.Flags = f.Flags&^flagWay | next
 	f.Sent = uint16(m.Now)
+	return true
 }
 
-func (m *Model) sinceSent(f Flow) uint32 { return uint32(uint16(m.Now) - f.Sent) }
+func (m *Model) sinceSent(f Flow) uint32 { return uint32(max(0, int16(uint16(m.Now)-f.Sent))) }
 
 // synAckLeaves: it may be one that is sent again.
 func (m *Model) synAckLeaves(f *Flow, p *packet, frame Frame) {
@@ -124,25 +127,34 @@ func (m *Model) synAckLeaves(f *Flow, p *packet, frame Frame) {
 	f.Sent = uint16(m.Now)
 }
 
-// trialGoesOn: a segment leaves of a connection of which it is not known by which way its replies arrive.
+// trialGoesOn: a segment leaves of a connection of which it is not known by which way its replies arrive. Data that are sent
+// again take the next way, as does the ACK of what the peer sends again.
 func (m *Model) trialGoesOn(f *Flow, p *packet, frame Frame) {
 	switch {
 	case f.Flags&flagOnTrial == 0 || p.flags&(FlagSYN|FlagRST) != 0:
 	case int32(p.end()-f.SndNxt) > 0:
-		f.SndNxt, f.Sent = p.end(), uint16(m.Now)
-	case p.end() != p.seq:
-		m.tryNextWay(f, p, frame)
+		f.Sent = uint16(m.Now)
+	case p.end() != p.seq || f.Attempt&attemptUnheard != 0:
+		if m.tryNextWay(f, p, frame) {
+			f.SndUna = f.SndNxt
+			f.Attempt &^= attemptSent | attemptUnheard
+		}
+	case p.ack != f.RcvNxt && f.Attempt&attemptSent == 0:
+		f.Sent = uint16(m.Now)
+		f.Attempt |= attemptSent
 	}
 }
 
-// judge ends a trial: what was sent is acknowledged, or nothing was for three seconds.
+// judge ends a trial: what was sent is acknowledged, or the peer goes on ten seconds after an ACK of what it sent.
 func (m *Model) judge(f *Flow, p *packet) {
 	switch {
 	case f.Flags&flagOnTrial == 0 || !p.has(FlagACK):
 	case p.ack != f.SndUna && inSequence(p.ack, f.SndUna, f.SndNxt):
 		m.learn(*f, true)
 		f.Flags &^= flagOnTrial
-	case p.ack == f.SndNxt && m.sinceSent(*f) >= m.Ticks(3):
+	case p.payload > 1 && int32(p.end()-f.RcvNxt) <= 0: // sent again: that ACK has not arrived
+		f.Attempt = f.Attempt&^attemptSent | attemptUnheard
+	case p.ack == f.SndNxt && f.Attempt&attemptSent != 0 && m.sinceSent(*f) >= m.Ticks(10):
 		f.Flags &^= flagOnTrial
 	}
 }
