@@ -426,6 +426,7 @@ type DatapathScratch struct {
 	}
 	Flow      DatapathFlow
 	Path      DatapathPath
+	Sender    DatapathSender
 	Record    DatapathRecord
 	Header    [5]uint64
 	Option    uint32
@@ -453,7 +454,7 @@ type DatapathScratch struct {
 		_          [3]byte
 	}
 	Raised uint64
-	_      [64]byte
+	_      [40]byte
 }
 
 type DatapathSender struct {

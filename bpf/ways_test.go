@@ -6,6 +6,8 @@ import (
 	"net"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"replypath/bpf"
 	"replypath/bpf/internal/rig"
 )
@@ -249,10 +251,17 @@ func TestBeginByWay(t *testing.T) {
 	for _, way := range []uint16{0, flagLastHop, flagAsRouted} {
 		for name, m := range map[string]message{"connection": syn, "datagrams": udp{}} {
 			t.Run(name, func(t *testing.T) {
-				begins(t, m, func(b *bed, _ network, f bpf.DatapathFlow) uint16 { b.teach(f, way, 1, nil); return way })
+				begins(t, m, func(b *bed, _ network, f bpf.DatapathFlow) uint16 { b.teach(f, way, 1, proven); return way })
 			})
 		}
 	}
+	t.Run("not proven", func(t *testing.T) {
+		begins(t, udp{}, func(b *bed, _ network, f bpf.DatapathFlow) uint16 { b.teach(f, flagAsRouted, 1, nil); return 0 })
+		begins(t, syn, func(b *bed, _ network, f bpf.DatapathFlow) uint16 {
+			b.teach(f, flagAsRouted, 1, nil)
+			return flagAsRouted
+		})
+	})
 	for name, change := range lapsed {
 		t.Run(name, func(t *testing.T) {
 			begins(t, syn, func(b *bed, _ network, f bpf.DatapathFlow) uint16 {
@@ -270,7 +279,7 @@ func TestBeginByWay(t *testing.T) {
 	})
 	t.Run("a second opinion", func(t *testing.T) {
 		begins(t, syn, func(b *bed, n network, f bpf.DatapathFlow) uint16 {
-			b.teach(f, flagLastHop, 61, nil)
+			b.teach(f, flagLastHop, 61, proven)
 			again := syn
 			again.ports = ports{1, 2}
 			b.exec(ingress(b.replication, n.in(b.second(), udp{})))
@@ -300,6 +309,52 @@ func TestBeginByWay(t *testing.T) {
 				b.manage(b.replication, func(r *bpf.DatapathInterface) { r.NextHop = uint8(hop) })
 				return 0
 			})
+		})
+	}
+}
+
+// TestGoOnByWay: what goes on keeps its way, if it is a connection and no setting speaks. By a way that is not proven nothing
+// else goes, and what goes asks for no second opinion.
+func TestGoOnByWay(t *testing.T) {
+	goesOn := tcp{flags: "A", seq: peerISN + 1, ack: ourISN + 1}
+	for _, test := range []struct {
+		name  string
+		m     message
+		moves bool // to the second router
+		way   uint16
+		known func(*bpf.DatapathLearnt)
+		hop   bpf.DatapathNextHopMode
+		want  uint16
+	}{
+		{name: "a connection", m: goesOn, way: flagAsRouted, want: flagAsRouted, known: proven},
+		{name: "datagrams", m: udp{}, want: flagLastHop, known: proven},
+		{name: "datagrams, not proven", m: udp{}},
+		{name: "datagrams, by a way that is not known any more", m: udp{}, way: flagAsRouted},
+		{name: "a connection moves", m: goesOn, moves: true, way: flagAsRouted, want: flagLastHop, known: proven},
+		{name: "a connection moves, not proven", m: goesOn, moves: true, way: flagAsRouted},
+		{name: "last-hop", m: goesOn, way: flagAsRouted, hop: bpf.DatapathNextHopModeNEXT_HOP_LAST, known: proven},
+		{name: "gateways of the configuration", m: goesOn, way: flagLastHop, hop: bpf.DatapathNextHopModeNEXT_HOP_TOLD, known: proven},
+	} {
+		under(t, test.name, eachFamily, func(t *testing.T, b *bed, n network) {
+			b.configure(func(s *bpf.DatapathSettings) { s.Follow = uint8(bpf.DatapathFollowFOLLOW_LATEST) })
+			f := b.flow(n, test.m, b.replication, 2)
+			f.Flags |= test.way
+			if !test.moves {
+				f.Mac = rig.MAC(otherRouter)
+			}
+			b.put(flowOf(test.m, f))
+			f.Mac = rig.MAC(otherRouter)
+			known := b.teach(f, flagLastHop, 61, test.known)
+			b.manage(b.replication, func(r *bpf.DatapathInterface) { r.NextHop = uint8(test.hop) })
+			b.exec(ingress(b.replication, n.in(b.second(), test.m)))
+			after, _ := b.snapshot()
+			got := after.Established[f.Tuple]
+			if f.Tuple.Protocol == unix.IPPROTO_UDP {
+				got = after.Connectionless[f.Tuple]
+			}
+			if got.Mac != f.Mac || got.Flags&(flagLastHop|flagAsRouted) != test.want || b.known(f).Tried != known.Tried {
+				t.Errorf("%+v of %+v; want way %#x", got, b.known(f), test.want)
+			}
 		})
 	}
 }
@@ -534,6 +589,17 @@ func TestReplyByWay(t *testing.T) {
 
 // TestAstray: a SYN-ACK that cannot go by its way has its handshake teach nothing.
 func TestAstray(t *testing.T) {
+	under(t, "no way out", eachFamily, func(t *testing.T, b *bed, n network) {
+		f := b.handshake(n, 0, 0, flagAsRouted)
+		b.put(halfOpen(f))
+		nobody := b.replication
+		nobody.router = net.HardwareAddr{2, 0x72, 0x65, 0x70, 0x6c, 0x79}
+		b.exec(egress(nobody, n.out(nobody, synAck)))
+		b.exec(ingress(b.replication, n.in(b.second(), finalAck)))
+		if got := b.known(f); got != (bpf.DatapathLearnt{}) {
+			t.Errorf("learnt %+v", got)
+		}
+	})
 	for _, own := range []bool{false, true} {
 		eachFamily(t, func(t *testing.T, b *bed, n network) {
 			f := b.handshake(n, 0, 0, flagLastHop)

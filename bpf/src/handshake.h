@@ -29,15 +29,6 @@ static inline bool may_learn(const struct interface *interface)
 	return interface && interface->next_hop == NEXT_HOP_AUTO;
 }
 
-static inline struct sender sender_of(const struct tuple *tuple, const struct path *path)
-{
-	struct sender sender = { .interface = path->interface };
-
-	copy_mac(sender.mac, path->mac);
-	__builtin_memcpy(sender.self, tuple->self, sizeof(sender.self));
-	return sender;
-}
-
 /*
  * Whether what was learnt holds for this path: for as long as the sender is heard, its gateway is the same and the link was
  * not down. A gateway that cannot be used now is taken for the same.
@@ -49,6 +40,19 @@ static inline bool still_holds(const struct learnt *learnt, const struct path *p
 	return age(learnt->heard) <= seconds(IDLE_SENDER) && learnt->downs == times_down(path->interface) &&
 	       ((path->gateway && !gateway_mac(path->gateway, path->ifindex, &mac)) ||
 		mac_equal((const __u8 *)&mac, learnt->gateway));
+}
+
+/* What was learnt of the sender that has brought a packet of this tuple by this path; the scratch sender is that. NULL for nothing. */
+static inline struct learnt *find_learnt(const struct tuple *tuple, const struct path *path)
+{
+	struct sender *sender = &get_scratch()->sender;
+	struct learnt *learnt;
+
+	sender->interface = path->interface;
+	copy_mac(sender->mac, path->mac);
+	__builtin_memcpy(sender->self, tuple->self, sizeof(sender->self));
+	learnt = bpf_map_lookup_elem(&ways, sender);
+	return learnt && still_holds(learnt, path) ? learnt : NULL;
 }
 
 #define HEARD_SECONDS 30
@@ -63,31 +67,33 @@ static inline void hear(struct learnt *learnt)
 }
 
 /*
- * The way, of FLOW_WAY, that was learnt for who sent the scratch packet, whose path is in the scratch. What one handshake
- * taught may be due to a frame that was lost: a minute later one handshake begins by the rule's way.
+ * The way of replies to the scratch packet, whose path is in the scratch: this one, or LEARNT_WAY, where no setting says. By a
+ * way that is not proven nothing begins but handshakes: they find out. What one of them taught may be due to a frame that
+ * was lost: a minute later one begins by the rule's way.
  */
-__noinline int learnt_way(void)
+__noinline int way_of(__u32 way)
 {
 	struct scratch *scratch = get_scratch();
 	const struct packet *packet = &scratch->packet;
-	struct sender sender = sender_of(&packet->tuple, &scratch->path);
 	struct learnt *learnt;
 
 	if (is_routed_anyway(packet))
 		return FLOW_AS_ROUTED;
 	if (!may_learn(interface_at(scratch->path.ifindex)))
 		return 0;
-	learnt = bpf_map_lookup_elem(&ways, &sender);
-	if (!learnt || !still_holds(learnt, &scratch->path))
+	if (way != LEARNT_WAY)
+		return way;
+	learnt = find_learnt(&packet->tuple, &scratch->path);
+	if (!learnt)
 		return 0;
 	if (packet->protocol != IPPROTO_TCP)
 		hear(learnt);
-	if (!learnt->settled && packet->protocol == IPPROTO_TCP && is_syn(packet) &&
-	    age(learnt->since) >= seconds(SECOND_OPINION) && age(learnt->tried) >= seconds(ONE_OPINION_IN)) {
-		learnt->tried = now();
-		return 0;
-	}
-	return learnt->way & FLOW_WAY;
+	if (!is_syn(packet))
+		return learnt->proven ? learnt->way : 0;
+	if (learnt->settled || age(learnt->since) < seconds(SECOND_OPINION) || age(learnt->tried) < seconds(ONE_OPINION_IN))
+		return learnt->way;
+	learnt->tried = now();
+	return 0;
 }
 
 /* The way after this one by which the packet may leave; this one where no other differs: what the kernel chose is known here. */
@@ -125,15 +131,13 @@ static inline __u32 since_sent(const struct flow *flow)
 static __noinline bool try_next_way(const struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
 {
 	const struct interface *interface = get_interface(flow->interface, flow->ifindex);
-	const struct path *path = (const struct path *)&flow->ifindex;
-	struct sender sender = sender_of(&flow->tuple, path);
 	__u16 way = flow->flags & FLOW_WAY, next;
 	const struct learnt *learnt;
 
 	if (since_sent(flow) < seconds(WAY_QUARTERS) / 4 || !may_learn(interface) || !is_enforced(interface))
 		return false;
-	learnt = bpf_map_lookup_elem(&ways, &sender);
-	next = learnt && !learnt->way && still_holds(learnt, path) ? 0 : next_way(skb, packet, flow, way);
+	learnt = find_learnt(&flow->tuple, (const struct path *)&flow->ifindex);
+	next = learnt && !learnt->way ? 0 : next_way(skb, packet, flow, way);
 	if (next == way)
 		return false;
 	flow->attempt |= ATTEMPT_AGAIN;
@@ -142,13 +146,14 @@ static __noinline bool try_next_way(const struct __sk_buff *skb, const struct pa
 	return true;
 }
 
-/* Our SYN-ACK leaves. */
+/* Our SYN-ACK leaves. As routed it may not: then it goes by the rule's way, and tells nothing of the other. */
 static inline void track_syn_ack(const struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
 {
 	if (flow->attempt & ATTEMPT_SENT)
 		try_next_way(skb, packet, flow);
-	else
-		flow->attempt |= ATTEMPT_SENT | (next_way(skb, packet, flow, 0) ? ATTEMPT_CHOICE : 0);
+	else if (next_way(skb, packet, flow, 0) && (!(flow->flags & FLOW_AS_ROUTED) || leads_out(skb, packet)))
+		flow->attempt |= ATTEMPT_CHOICE;
+	flow->attempt |= ATTEMPT_SENT;
 	flow->sent = now();
 }
 
@@ -213,7 +218,6 @@ static __noinline void learn_way(const struct flow *flow, bool with_data)
 {
 	const struct path *path = (const struct path *)&flow->ifindex;
 	bool again = flow->attempt & ATTEMPT_AGAIN, proves = with_data || !again;
-	struct sender sender = sender_of(&flow->tuple, path);
 	struct learnt value = { .since = now(), .heard = now(), .tried = now(), .way = flow->flags & FLOW_WAY };
 	struct learnt *learnt;
 	mac_word gateway = 0;
@@ -221,8 +225,8 @@ static __noinline void learn_way(const struct flow *flow, bool with_data)
 	if ((flow->attempt & (ATTEMPT_CHOICE | ATTEMPT_ASTRAY)) != ATTEMPT_CHOICE || (!value.way && !proves) ||
 	    !may_learn(get_interface(flow->interface, flow->ifindex)))
 		return;
-	learnt = bpf_map_lookup_elem(&ways, &sender);
-	if (learnt && still_holds(learnt, path)) {
+	learnt = find_learnt(&flow->tuple, path);
+	if (learnt) {
 		if (is_known(learnt, value.way, again, proves))
 			return;
 		value.proven = learnt->proven;
@@ -234,7 +238,7 @@ static __noinline void learn_way(const struct flow *flow, bool with_data)
 		value.proven = true;
 	value.downs = times_down(path->interface);
 	copy_mac(value.gateway, &gateway);
-	if (!bpf_map_update_elem(&ways, &sender, &value, BPF_ANY))
+	if (!bpf_map_update_elem(&ways, &get_scratch()->sender, &value, BPF_ANY))
 		count_event(EVENT_LEARNT_RULE + (value.way & FLOW_LAST_HOP ? 1 : value.way ? 2 : 0));
 }
 

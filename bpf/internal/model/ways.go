@@ -53,7 +53,8 @@ func (m *Model) mayLearn(f Flow) bool {
 	return known && record.Ifindex == f.Ifindex && record.NextHop == nextHopAuto
 }
 
-// takeAnew gives a flow the path of a frame, and the way that was learnt of its sender. A minute after another way than the
+// takeAnew gives a flow the path of a frame, and the way that was learnt of its sender, which only a handshake has to prove.
+// A minute after another way than the
 // rule's was learnt, one handshake begins by the rule's.
 func (m *Model) takeAnew(f *Flow, w path) {
 	m.take(f, w)
@@ -71,7 +72,7 @@ func (m *Model) takeAnew(f *Flow, w path) {
 	}
 	if l.Settled == 0 && w.opens && m.since(l.Since) >= m.Ticks(60) && m.since(l.Tried) >= m.Ticks(10) {
 		l.Tried = m.Now
-	} else {
+	} else if w.opens || l.Proven != 0 {
 		f.Flags |= l.Way
 	}
 	m.Ways[senderKey(*f)] = l
@@ -120,7 +121,7 @@ func (m *Model) sinceSent(f Flow) uint32 { return uint32(max(0, int16(uint16(m.N
 func (m *Model) synAckLeaves(f *Flow, p *packet, frame Frame) {
 	if f.Attempt&attemptSent != 0 {
 		m.tryNextWay(f, p, frame)
-	} else if m.nextWay(*f, p, frame, 0) != 0 {
+	} else if _, _, routable := m.managed(frame.Ifindex); m.nextWay(*f, p, frame, 0) != 0 && (routable || f.Flags&flagAsRouted == 0) {
 		f.Attempt |= attemptChoice
 	}
 	f.Attempt |= attemptSent
