@@ -427,6 +427,7 @@ type DatapathScratch struct {
 	Flow      DatapathFlow
 	Path      DatapathPath
 	Sender    DatapathSender
+	_         [6]byte
 	Record    DatapathRecord
 	Header    [5]uint64
 	Option    uint32
@@ -454,7 +455,7 @@ type DatapathScratch struct {
 		_          [3]byte
 	}
 	Raised uint64
-	_      [40]byte
+	_      [32]byte
 }
 
 type DatapathSender struct {
@@ -462,6 +463,7 @@ type DatapathSender struct {
 	Mac       [6]uint8
 	Interface uint16
 	Self      [16]uint8
+	Gateway   uint16
 }
 
 type DatapathSettings struct {

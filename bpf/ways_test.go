@@ -4,6 +4,7 @@ package bpf_test
 
 import (
 	"net"
+	"net/netip"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -38,7 +39,7 @@ func (b *bed) handshake(n network, sent uint32, attempt uint8, way uint16) bpf.D
 }
 
 func sender(f bpf.DatapathFlow) bpf.DatapathSender {
-	return bpf.DatapathSender{Mac: f.Mac, Interface: f.Interface, Self: f.Tuple.Self}
+	return bpf.DatapathSender{Mac: f.Mac, Interface: f.Interface, Self: f.Tuple.Self, Gateway: f.Gateway}
 }
 
 // teach enters what was learnt of a flow's sender so many seconds ago, with what change makes of it, and returns it.
@@ -228,6 +229,27 @@ func TestLearnWay(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestNeighbours: what is learnt of neighbours that come through a sender says nothing of others, whose gateway is another.
+func TestNeighbours(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		far, direct, bits := b.handshake(n, 1, attemptSent|attemptChoice, 0), b.replication, map[uint8]int{4: 24, 6: 64}[n.family]
+		known := b.teach(far, flagAsRouted, 61, provenAndSettled)
+		near := n
+		near.peer, direct.router = n.self.Next(), neighbour
+		b.must(b.SetOnLinkBy(b.replication.Index, netip.PrefixFrom(near.peer, bits).Masked(), bpf.DatapathOnLinkFlagsON_LINK))
+		b.exec(ingress(b.replication, near.in(b.second(), syn)))
+		b.exec(egress(direct, near.out(direct, synAck)))
+		b.exec(ingress(b.replication, near.in(b.second(), finalAck)))
+		after, _ := b.snapshot()
+		if got := b.known(after.Established[near.tuple(syn)]); got.Settled != 1 || got.Way != 0 {
+			t.Errorf("of neighbours is known %+v", got)
+		}
+		if got := b.known(far); got != known {
+			t.Errorf("of others is known %+v", got)
+		}
+	})
 }
 
 // TestBeginByWay: a flow begins by the way that was learnt of its sender, as long as that holds.

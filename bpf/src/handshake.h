@@ -49,6 +49,7 @@ static inline struct learnt *find_learnt(const struct tuple *tuple, const struct
 	struct learnt *learnt;
 
 	sender->interface = path->interface;
+	sender->gateway = path->gateway;
 	copy_mac(sender->mac, path->mac);
 	__builtin_memcpy(sender->self, tuple->self, sizeof(sender->self));
 	learnt = bpf_map_lookup_elem(&ways, sender);

@@ -130,11 +130,12 @@ enum attempt {
 	ATTEMPT_UNHEARD = 1 << 4, /* on trial: the peer sends again what was acknowledged */
 };
 
-/* Who hands us what is for an own address: see handshake.h. */
+/* Who hands us what is for an own address: see handshake.h. Neighbours, and others, may come through the same one. */
 struct sender {
 	__u8 mac[6];
 	__u16 interface; /* id */
 	__u8 self[16];   /* as the peer asked it, before DNAT */
+	__u16 gateway;   /* the rule's: index into `gateways`, 0 for none */
 };
 
 /* By which way handshakes through a sender were completed, and what has to be the same for that to hold. */

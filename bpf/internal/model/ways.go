@@ -29,7 +29,9 @@ const (
 )
 
 // senderKey is who brought a flow.
-func senderKey(f Flow) Sender { return Sender{Mac: f.Mac, Interface: f.Interface, Self: f.Tuple.Self} }
+func senderKey(f Flow) Sender {
+	return Sender{Mac: f.Mac, Interface: f.Interface, Self: f.Tuple.Self, Gateway: f.Gateway}
+}
 
 // learnt is what is known of who brought a flow, if it holds: the sender was heard within a day, its gateway is the same, or
 // cannot be used, and the link was not down.
