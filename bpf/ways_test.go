@@ -609,6 +609,43 @@ func TestReplyByWay(t *testing.T) {
 	}
 }
 
+// TestRelatedByWay: what the host originates goes by the way that was learnt of who brings the peer's answers, as long as that
+// is known. As routed, it goes with nothing.
+func TestRelatedByWay(t *testing.T) {
+	for _, test := range []struct {
+		name          string
+		before, learn uint16
+		other         bool // router brought the answers before
+		want          uint16
+		kept          bool // the path of before
+	}{
+		{name: "the rule's"},
+		{name: "learnt since", learn: flagLastHop, want: flagLastHop},
+		{name: "forgotten since", before: flagLastHop},
+		{name: "another router, by the rule's", other: true},
+		{name: "another router, which is answered", before: flagLastHop, other: true, want: flagLastHop, kept: true},
+		{name: "as routed", learn: flagAsRouted, kept: true},
+	} {
+		under(t, test.name, eachFamily, func(t *testing.T, b *bed, n network) {
+			f := b.handshake(n, 0, 0, test.before)
+			answered := bpf.DatapathPath{Ifindex: f.Ifindex, Interface: f.Interface, Gateway: f.Gateway, Mac: f.Mac, Flags: f.Flags}
+			if test.other {
+				answered.Mac = rig.MAC(neighbour)
+			}
+			b.must(b.SetRecord(n.tuple(udp{}), bpf.DatapathRecord{Heard: b.ago(2), Answered: answered}))
+			if test.learn != 0 {
+				b.teach(f, test.learn, 1, proven)
+			}
+			b.must(b.Outbound.Put(b.Seeds.Digest(n.tuple(udp{})), bpf.DatapathNote{Sent: b.ago(2), Heard: b.ago(2)}))
+			b.exec(ingress(b.replication, n.in(b.second(), udp{})))
+			got := b.record(n, udp{})
+			if isKept := b.ago(0)-got.Heard > 5; got.Answered.Flags != flagGateway|test.want || isKept != test.kept {
+				t.Errorf("%+v", got)
+			}
+		})
+	}
+}
+
 // TestAstray: a SYN-ACK that cannot go by its way has its handshake teach nothing.
 func TestAstray(t *testing.T) {
 	under(t, "no way out", eachFamily, func(t *testing.T, b *bed, n network) {
