@@ -157,11 +157,11 @@ func TestLearnWay(t *testing.T) {
 		settles  bool
 		proves   bool
 	}{
-		{name: "the rule's, alone", attempt: attemptSent | attemptChoice, want: ruleLearnt, settles: true},
+		{name: "the rule's, alone", attempt: attemptSent | attemptChoice, want: ruleLearnt, settles: true, proves: true},
 		{name: "nothing to choose", attempt: attemptSent},
 		{name: "not by its way", attempt: attemptSent | attemptChoice | attemptAstray},
 		{name: "the rule's, after others", attempt: attemptOfTwo},
-		{name: "the rule's brings data", attempt: attemptOfTwo, withData: true, want: ruleLearnt, settles: true},
+		{name: "the rule's brings data", attempt: attemptOfTwo, withData: true, want: ruleLearnt, settles: true, proves: true},
 		{name: "the sender's", attempt: attemptOfTwo, way: flagLastHop, want: lastHopLearnt},
 		{name: "as routed", attempt: attemptOfTwo, way: flagAsRouted, want: asRoutedLearnt},
 		{name: "as routed, not the sender's", attempt: attemptOfTwo, way: flagAsRouted, want: asRoutedLearnt,
@@ -178,7 +178,7 @@ func TestLearnWay(t *testing.T) {
 		// A client may answer what it has not got, once it has our SYN-ACK.
 		{name: "the rule's brings data, where another was proven", attempt: attemptOfTwo, withData: true, proves: true,
 			known: func(b *bed, f bpf.DatapathFlow) { b.teach(f, flagLastHop, 61, provenAndSettled) }},
-		{name: "the rule's brings data, where another is known", attempt: attemptOfTwo, withData: true, want: ruleLearnt, settles: true,
+		{name: "the rule's brings data, where another is known", attempt: attemptOfTwo, withData: true, want: ruleLearnt, settles: true, proves: true,
 			known: func(b *bed, f bpf.DatapathFlow) { b.teach(f, flagLastHop, 1, nil) }},
 		{name: "as routed, where another was proven just now", attempt: attemptOfTwo, way: flagAsRouted, proves: true,
 			known: func(b *bed, f bpf.DatapathFlow) { b.teach(f, flagLastHop, 1, proven) }},

@@ -100,7 +100,7 @@ __noinline int way_of(__u32 way)
 /* The way after this one by which the packet may leave; this one where no other differs: what the kernel chose is known here. */
 static __noinline __u16 next_way(const struct __sk_buff *skb, const struct packet *packet, const struct flow *flow, __u16 way)
 {
-	bool own = skb->ifindex == flow->ifindex, is_senders = own && mac_equal(packet->mac, flow->mac);
+	bool own = skb->ifindex == flow->ifindex;
 	mac_word rule = 0;
 
 	if (own && !(flow->flags & FLOW_ENFORCE_MAC))
@@ -109,7 +109,8 @@ static __noinline __u16 next_way(const struct __sk_buff *skb, const struct packe
 		rule = read_mac(flow->mac);
 	if (!way && !mac_equal((const __u8 *)&rule, flow->mac))
 		return FLOW_LAST_HOP;
-	if (way != FLOW_AS_ROUTED && !is_senders && !(own && mac_equal((const __u8 *)&rule, packet->mac)) && leads_out(skb, packet))
+	if (way != FLOW_AS_ROUTED && leads_out(skb, packet) &&
+	    !(own && (mac_equal(flow->mac, packet->mac) || mac_equal((const __u8 *)&rule, packet->mac))))
 		return FLOW_AS_ROUTED;
 	return 0;
 }
@@ -159,86 +160,60 @@ static inline void track_syn_ack(const struct __sk_buff *skb, const struct packe
 }
 
 /*
- * A segment leaves of a connection on trial. By another way only what is new tells whether it arrives: what was sent before
- * may be acknowledged late (Karn's algorithm: RFC 6298, 3).
+ * A segment leaves of a connection that has no socket here, or is on trial. By another way only what is new tells whether it
+ * arrives: what was sent before may be acknowledged late (Karn's algorithm: RFC 6298, 3).
  */
-static inline void track_trial(const struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
-{
-	__u32 end = segment_end(packet);
-
-	if ((__s32)(end - flow->snd_nxt) > 0) {
-		flow->sent = now();
-	} else if (end != packet->seq || flow->attempt & ATTEMPT_UNHEARD) {
-		if (!try_next_way(skb, packet, flow))
-			return;
-		flow->snd_una = flow->snd_nxt;
-		flow->attempt &= ~(ATTEMPT_SENT | ATTEMPT_UNHEARD);
-	} else if (packet->ack != flow->rcv_nxt && !(flow->attempt & ATTEMPT_SENT)) {
-		flow->sent = now();
-		flow->attempt |= ATTEMPT_SENT;
-	}
-}
-
-/* A segment leaves of a connection that has no socket here, or of which it is not known yet by which way its replies arrive. */
 static __noinline void track_segment(const struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
 {
-	if (flow->flags & FLOW_ON_TRIAL && !(packet->tcp_flags & (TCP_SYN | TCP_RST)))
-		track_trial(skb, packet, flow);
+	bool is_new = (__s32)(segment_end(packet) - flow->snd_nxt) > 0, is_again = !is_new && segment_end(packet) != packet->seq;
+	bool on_trial = flow->flags & FLOW_ON_TRIAL && !(packet->tcp_flags & (TCP_SYN | TCP_RST));
+
+	if (on_trial && (is_again || (!is_new && flow->attempt & ATTEMPT_UNHEARD))) {
+		if (try_next_way(skb, packet, flow)) {
+			flow->snd_una = flow->snd_nxt;
+			flow->attempt &= ~(ATTEMPT_SENT | ATTEMPT_UNHEARD);
+		}
+	} else if (on_trial && (is_new || (packet->ack != flow->rcv_nxt && !(flow->attempt & ATTEMPT_SENT)))) {
+		flow->sent = now();
+		flow->attempt |= is_new ? 0 : ATTEMPT_SENT;
+	}
 	track_sent(packet, flow);
 }
 
 /*
- * Whether an entry that holds says all that this teaches. Our number in a SYN-ACK is known to nobody who has not got it: a
- * handshake that one way completed alone proves that way. What came after several ways, a client may make up: it teaches of
- * a sender by which nothing was proven, and of others only that the rule's way is to be tried once more.
- */
-static inline bool is_known(struct learnt *learnt, __u16 way, bool again, bool proves)
-{
-	if (learnt->way == way) {
-		hear(learnt);
-		if (proves)
-			learnt->proven = true;
-		if (again && age(learnt->since) >= seconds(SECOND_OPINION))
-			learnt->settled = true;
-		return true;
-	}
-	if (!learnt->way)
-		return true; /* for good */
-	if (!again || !learnt->proven)
-		return false;
-	if (!way)
-		learnt->settled = false;
-	return !way || age(learnt->heard) < seconds(2 * HEARD_SECONDS);
-}
-
-/*
- * What the flow's sender teaches: its way completed a handshake, or `with_data` what was sent after it was acknowledged. If
- * SYN-ACKs left by several ways, only that speaks for the rule's way. What could not go by its way teaches nothing.
+ * What the flow's sender teaches: its way completed a handshake, or `with_data` what was sent after it was acknowledged. What
+ * could not go by its way teaches nothing. Our number in a SYN-ACK is known to nobody who has not got it: a way that alone
+ * completes a handshake is proven, as is one that brings data. What comes after several ways, a client may make up: it
+ * teaches of a sender by which nothing was proven, and of others only that the rule's way is to be tried once more.
  */
 static __noinline void learn_way(const struct flow *flow, bool with_data)
 {
 	const struct path *path = (const struct path *)&flow->ifindex;
 	bool again = flow->attempt & ATTEMPT_AGAIN, proves = with_data || !again;
-	struct learnt value = { .since = now(), .heard = now(), .tried = now(), .way = flow->flags & FLOW_WAY };
-	struct learnt *learnt;
+	struct learnt *learnt, value = { .since = now(), .heard = now(), .tried = now(), .way = flow->flags & FLOW_WAY };
 	mac_word gateway = 0;
 
 	if ((flow->attempt & (ATTEMPT_CHOICE | ATTEMPT_ASTRAY)) != ATTEMPT_CHOICE || (!value.way && !proves) ||
 	    !may_learn(get_interface(flow->interface, flow->ifindex)))
 		return;
 	learnt = find_learnt(&flow->tuple, path);
-	if (learnt) {
-		if (is_known(learnt, value.way, again, proves))
-			return;
-		value.proven = learnt->proven;
+	if (learnt && learnt->way == value.way) {
+		hear(learnt);
+		learnt->proven |= proves;
+		learnt->settled |= again && age(learnt->since) >= seconds(SECOND_OPINION);
+		return;
 	}
-	if (!path->gateway || !gateway_mac(path->gateway, path->ifindex, &gateway))
-		gateway = 0;
+	if (learnt && !learnt->way)
+		return; /* for good */
+	if (learnt && learnt->proven && again && (!value.way || age(learnt->heard) < seconds(2 * HEARD_SECONDS))) {
+		learnt->settled &= !!value.way;
+		return;
+	}
+	value.proven = proves || (learnt && learnt->proven);
 	value.settled = !value.way;
-	if (value.way && proves)
-		value.proven = true;
 	value.downs = times_down(path->interface);
-	copy_mac(value.gateway, &gateway);
+	if (gateway_mac(path->gateway, path->ifindex, &gateway))
+		copy_mac(value.gateway, &gateway);
 	if (!bpf_map_update_elem(&ways, &get_scratch()->sender, &value, BPF_ANY))
 		count_event(EVENT_LEARNT_RULE + (value.way & FLOW_LAST_HOP ? 1 : value.way ? 2 : 0));
 }

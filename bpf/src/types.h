@@ -147,7 +147,7 @@ struct learnt {
 	__u16 downs;     /* low bits of how often the link went down */
 	__u8 gateway[6]; /* MAC of the rule's gateway; zeros: there was none */
 	__u8 settled;    /* the rule's way is not tried any more */
-	__u8 proven;     /* another way than the rule's completed a handshake alone, or brought data */
+	__u8 proven;     /* it completed a handshake alone, or brought data; or another way than the rule's did before */
 };
 
 /* The two words of a flow that say by which path it came. */

@@ -202,7 +202,7 @@ func (m *Model) learn(f Flow, withData bool) {
 		l = Learnt{}
 	}
 	proven := l.Proven
-	if way != 0 && proves {
+	if proves {
 		proven = 1
 	}
 	l = Learnt{Since: m.Now, Heard: m.Now, Tried: m.Now, Way: way, Downs: m.downs(f), Proven: proven}
