@@ -216,6 +216,8 @@ const (
 	attemptAgain  = uint8(bpf.DatapathAttemptATTEMPT_AGAIN)
 	attemptAstray = uint8(bpf.DatapathAttemptATTEMPT_ASTRAY)
 
+	attemptUnheard = uint8(bpf.DatapathAttemptATTEMPT_UNHEARD)
+
 	stateClosing    = uint8(bpf.DatapathFlowStateFLOW_CLOSING)
 	stateReplied    = uint8(bpf.DatapathFlowStateFLOW_REPLIED)
 	stateAsymmetric = uint8(bpf.DatapathFlowStateFLOW_ASYMMETRIC)

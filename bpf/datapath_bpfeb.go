@@ -16,10 +16,11 @@ import (
 type DatapathAttempt uint32
 
 const (
-	DatapathAttemptATTEMPT_SENT   DatapathAttempt = 1
-	DatapathAttemptATTEMPT_CHOICE DatapathAttempt = 2
-	DatapathAttemptATTEMPT_AGAIN  DatapathAttempt = 4
-	DatapathAttemptATTEMPT_ASTRAY DatapathAttempt = 8
+	DatapathAttemptATTEMPT_SENT    DatapathAttempt = 1
+	DatapathAttemptATTEMPT_CHOICE  DatapathAttempt = 2
+	DatapathAttemptATTEMPT_AGAIN   DatapathAttempt = 4
+	DatapathAttemptATTEMPT_ASTRAY  DatapathAttempt = 8
+	DatapathAttemptATTEMPT_UNHEARD DatapathAttempt = 16
 )
 
 type DatapathEvent uint32
@@ -425,6 +426,8 @@ type DatapathScratch struct {
 	}
 	Flow      DatapathFlow
 	Path      DatapathPath
+	Sender    DatapathSender
+	_         [6]byte
 	Record    DatapathRecord
 	Header    [5]uint64
 	Option    uint32
@@ -452,7 +455,7 @@ type DatapathScratch struct {
 		_          [3]byte
 	}
 	Raised uint64
-	_      [64]byte
+	_      [32]byte
 }
 
 type DatapathSender struct {
@@ -460,6 +463,7 @@ type DatapathSender struct {
 	Mac       [6]uint8
 	Interface uint16
 	Self      [16]uint8
+	Gateway   uint16
 }
 
 type DatapathSettings struct {

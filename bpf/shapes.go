@@ -31,7 +31,7 @@ func Shapes() map[string]*ebpf.MapSpec {
 		"prefixes":       {Name: "prefixes", Type: ebpf.LPMTrie, KeySize: 28, ValueSize: 4, MaxEntries: 90112, Flags: 0x1},
 		"tails":          {Name: "tails", Type: ebpf.ProgramArray, KeySize: 4, ValueSize: 4, MaxEntries: 2, Flags: 0x0},
 		"trace_events":   {Name: "trace_events", Type: ebpf.RingBuf, KeySize: 0, ValueSize: 0, MaxEntries: 262144, Flags: 0x0},
-		"ways":           {Name: "ways", Type: ebpf.LRUHash, KeySize: 24, ValueSize: 24, MaxEntries: 16384, Flags: 0x0},
+		"ways":           {Name: "ways", Type: ebpf.LRUHash, KeySize: 26, ValueSize: 24, MaxEntries: 16384, Flags: 0x0},
 	}
 }
 

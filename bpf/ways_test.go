@@ -4,7 +4,10 @@ package bpf_test
 
 import (
 	"net"
+	"net/netip"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
 	"replypath/bpf/internal/rig"
@@ -36,7 +39,7 @@ func (b *bed) handshake(n network, sent uint32, attempt uint8, way uint16) bpf.D
 }
 
 func sender(f bpf.DatapathFlow) bpf.DatapathSender {
-	return bpf.DatapathSender{Mac: f.Mac, Interface: f.Interface, Self: f.Tuple.Self}
+	return bpf.DatapathSender{Mac: f.Mac, Interface: f.Interface, Self: f.Tuple.Self, Gateway: f.Gateway}
 }
 
 // teach enters what was learnt of a flow's sender so many seconds ago, with what change makes of it, and returns it.
@@ -154,11 +157,11 @@ func TestLearnWay(t *testing.T) {
 		settles  bool
 		proves   bool
 	}{
-		{name: "the rule's, alone", attempt: attemptSent | attemptChoice, want: ruleLearnt, settles: true},
+		{name: "the rule's, alone", attempt: attemptSent | attemptChoice, want: ruleLearnt, settles: true, proves: true},
 		{name: "nothing to choose", attempt: attemptSent},
 		{name: "not by its way", attempt: attemptSent | attemptChoice | attemptAstray},
 		{name: "the rule's, after others", attempt: attemptOfTwo},
-		{name: "the rule's brings data", attempt: attemptOfTwo, withData: true, want: ruleLearnt, settles: true},
+		{name: "the rule's brings data", attempt: attemptOfTwo, withData: true, want: ruleLearnt, settles: true, proves: true},
 		{name: "the sender's", attempt: attemptOfTwo, way: flagLastHop, want: lastHopLearnt},
 		{name: "as routed", attempt: attemptOfTwo, way: flagAsRouted, want: asRoutedLearnt},
 		{name: "as routed, not the sender's", attempt: attemptOfTwo, way: flagAsRouted, want: asRoutedLearnt,
@@ -175,7 +178,7 @@ func TestLearnWay(t *testing.T) {
 		// A client may answer what it has not got, once it has our SYN-ACK.
 		{name: "the rule's brings data, where another was proven", attempt: attemptOfTwo, withData: true, proves: true,
 			known: func(b *bed, f bpf.DatapathFlow) { b.teach(f, flagLastHop, 61, provenAndSettled) }},
-		{name: "the rule's brings data, where another is known", attempt: attemptOfTwo, withData: true, want: ruleLearnt, settles: true,
+		{name: "the rule's brings data, where another is known", attempt: attemptOfTwo, withData: true, want: ruleLearnt, settles: true, proves: true,
 			known: func(b *bed, f bpf.DatapathFlow) { b.teach(f, flagLastHop, 1, nil) }},
 		{name: "as routed, where another was proven just now", attempt: attemptOfTwo, way: flagAsRouted, proves: true,
 			known: func(b *bed, f bpf.DatapathFlow) { b.teach(f, flagLastHop, 1, proven) }},
@@ -228,6 +231,27 @@ func TestLearnWay(t *testing.T) {
 	}
 }
 
+// TestNeighbours: what is learnt of neighbours that come through a sender says nothing of others, whose gateway is another.
+func TestNeighbours(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		far, direct, bits := b.handshake(n, 1, attemptSent|attemptChoice, 0), b.replication, map[uint8]int{4: 24, 6: 64}[n.family]
+		known := b.teach(far, flagAsRouted, 61, provenAndSettled)
+		near := n
+		near.peer, direct.router = n.self.Next(), neighbour
+		b.must(b.SetOnLinkBy(b.replication.Index, netip.PrefixFrom(near.peer, bits).Masked(), bpf.DatapathOnLinkFlagsON_LINK))
+		b.exec(ingress(b.replication, near.in(b.second(), syn)))
+		b.exec(egress(direct, near.out(direct, synAck)))
+		b.exec(ingress(b.replication, near.in(b.second(), finalAck)))
+		after, _ := b.snapshot()
+		if got := b.known(after.Established[near.tuple(syn)]); got.Settled != 1 || got.Way != 0 {
+			t.Errorf("of neighbours is known %+v", got)
+		}
+		if got := b.known(far); got != known {
+			t.Errorf("of others is known %+v", got)
+		}
+	})
+}
+
 // TestBeginByWay: a flow begins by the way that was learnt of its sender, as long as that holds.
 func TestBeginByWay(t *testing.T) {
 	begins := func(t *testing.T, m message, f func(b *bed, n network, f bpf.DatapathFlow) uint16) {
@@ -249,10 +273,17 @@ func TestBeginByWay(t *testing.T) {
 	for _, way := range []uint16{0, flagLastHop, flagAsRouted} {
 		for name, m := range map[string]message{"connection": syn, "datagrams": udp{}} {
 			t.Run(name, func(t *testing.T) {
-				begins(t, m, func(b *bed, _ network, f bpf.DatapathFlow) uint16 { b.teach(f, way, 1, nil); return way })
+				begins(t, m, func(b *bed, _ network, f bpf.DatapathFlow) uint16 { b.teach(f, way, 1, proven); return way })
 			})
 		}
 	}
+	t.Run("not proven", func(t *testing.T) {
+		begins(t, udp{}, func(b *bed, _ network, f bpf.DatapathFlow) uint16 { b.teach(f, flagAsRouted, 1, nil); return 0 })
+		begins(t, syn, func(b *bed, _ network, f bpf.DatapathFlow) uint16 {
+			b.teach(f, flagAsRouted, 1, nil)
+			return flagAsRouted
+		})
+	})
 	for name, change := range lapsed {
 		t.Run(name, func(t *testing.T) {
 			begins(t, syn, func(b *bed, _ network, f bpf.DatapathFlow) uint16 {
@@ -270,7 +301,7 @@ func TestBeginByWay(t *testing.T) {
 	})
 	t.Run("a second opinion", func(t *testing.T) {
 		begins(t, syn, func(b *bed, n network, f bpf.DatapathFlow) uint16 {
-			b.teach(f, flagLastHop, 61, nil)
+			b.teach(f, flagLastHop, 61, proven)
 			again := syn
 			again.ports = ports{1, 2}
 			b.exec(ingress(b.replication, n.in(b.second(), udp{})))
@@ -304,6 +335,52 @@ func TestBeginByWay(t *testing.T) {
 	}
 }
 
+// TestGoOnByWay: what goes on keeps its way, if it is a connection and no setting speaks. By a way that is not proven nothing
+// else goes, and what goes asks for no second opinion.
+func TestGoOnByWay(t *testing.T) {
+	goesOn := tcp{flags: "A", seq: peerISN + 1, ack: ourISN + 1}
+	for _, test := range []struct {
+		name  string
+		m     message
+		moves bool // to the second router
+		way   uint16
+		known func(*bpf.DatapathLearnt)
+		hop   bpf.DatapathNextHopMode
+		want  uint16
+	}{
+		{name: "a connection", m: goesOn, way: flagAsRouted, want: flagAsRouted, known: proven},
+		{name: "datagrams", m: udp{}, want: flagLastHop, known: proven},
+		{name: "datagrams, not proven", m: udp{}},
+		{name: "datagrams, by a way that is not known any more", m: udp{}, way: flagAsRouted},
+		{name: "a connection moves", m: goesOn, moves: true, way: flagAsRouted, want: flagLastHop, known: proven},
+		{name: "a connection moves, not proven", m: goesOn, moves: true, way: flagAsRouted},
+		{name: "last-hop", m: goesOn, way: flagAsRouted, hop: bpf.DatapathNextHopModeNEXT_HOP_LAST, known: proven},
+		{name: "gateways of the configuration", m: goesOn, way: flagLastHop, hop: bpf.DatapathNextHopModeNEXT_HOP_TOLD, known: proven},
+	} {
+		under(t, test.name, eachFamily, func(t *testing.T, b *bed, n network) {
+			b.configure(func(s *bpf.DatapathSettings) { s.Follow = uint8(bpf.DatapathFollowFOLLOW_LATEST) })
+			f := b.flow(n, test.m, b.replication, 2)
+			f.Flags |= test.way
+			if !test.moves {
+				f.Mac = rig.MAC(otherRouter)
+			}
+			b.put(flowOf(test.m, f))
+			f.Mac = rig.MAC(otherRouter)
+			known := b.teach(f, flagLastHop, 61, test.known)
+			b.manage(b.replication, func(r *bpf.DatapathInterface) { r.NextHop = uint8(test.hop) })
+			b.exec(ingress(b.replication, n.in(b.second(), test.m)))
+			after, _ := b.snapshot()
+			got := after.Established[f.Tuple]
+			if f.Tuple.Protocol == unix.IPPROTO_UDP {
+				got = after.Connectionless[f.Tuple]
+			}
+			if got.Mac != f.Mac || got.Flags&(flagLastHop|flagAsRouted) != test.want || b.known(f).Tried != known.Tried {
+				t.Errorf("%+v of %+v; want way %#x", got, b.known(f), test.want)
+			}
+		})
+	}
+}
+
 // TestHandshakeAgain: a SYN that comes again keeps its way; another handshake, or one through another sender, begins anew.
 func TestHandshakeAgain(t *testing.T) {
 	for _, test := range []struct {
@@ -323,105 +400,173 @@ func TestHandshakeAgain(t *testing.T) {
 			b.exec(ingress(b.replication, n.in(by, test.m)))
 			after, _ := b.snapshot()
 			got := after.HalfOpen[f.Tuple]
-			if keeps := got.Attempt == attemptOfTwo && got.Flags&flagLastHop != 0; keeps != test.keeps || !keeps && (got.Attempt != 0 || got.Flags&flagLastHop != 0) {
+			if keeps := got.Attempt == attemptOfTwo && got.Flags&flagLastHop != 0; keeps != test.keeps || !keeps && (got.Attempt != attemptAgain || got.Flags&flagLastHop != 0) {
 				t.Errorf("attempt %d, flags %#x", got.Attempt, got.Flags)
 			}
 		})
 	}
 }
 
-// TestTrial: a connection whose SYN-ACKs left by two ways is on trial until something sent since is acknowledged. What is
-// sent again meanwhile takes the next way.
+// TestOurNumber: one way alone completes a handshake whose number no other has shown to anybody.
+func TestOurNumber(t *testing.T) {
+	newNumber, answer := synAck, finalAck
+	newNumber.seq, answer.ack = ourISN+1<<20, ourISN+1<<20+1
+	for _, test := range []struct {
+		name   string
+		again  tcp  // SYN
+		other  bool // router
+		synAck tcp
+		ack    tcp
+		want   uint16
+	}{
+		{name: "a client that has it may not pretend to begin anew", again: tcp{flags: "S", seq: 1 << 28}, synAck: synAck, ack: finalAck, want: flagAsRouted},
+		{name: "nor by another router", again: syn, other: true, synAck: synAck, ack: finalAck, want: flagAsRouted},
+		{name: "another handshake", again: tcp{flags: "S", seq: 1 << 28}, synAck: newNumber, ack: answer},
+		{name: "by another router", again: tcp{flags: "S", seq: 1 << 28}, other: true, synAck: newNumber, ack: answer},
+	} {
+		under(t, test.name, eachFamily, func(t *testing.T, b *bed, n network) {
+			f := b.handshake(n, 0, attemptSent|attemptChoice, flagAsRouted)
+			f.RcvNxt = syn.end() + 1
+			by := b.second()
+			if test.other {
+				f.Mac = rig.MAC(neighbour)
+			}
+			b.put(halfOpen(f))
+			f.Mac = rig.MAC(otherRouter)
+			b.teach(f, flagAsRouted, 61, proven)
+			b.exec(ingress(b.replication, n.in(by, test.again)))
+			b.exec(egress(b.production, n.out(b.production, test.synAck)))
+			b.exec(ingress(b.replication, n.in(by, test.ack)))
+			if got := b.known(f); got.Way != test.want || got.Proven != 1 {
+				t.Errorf("learnt %+v", got)
+			}
+		})
+	}
+	under(t, "a RST had the host begin anew", eachFamily, func(t *testing.T, b *bed, n network) {
+		f := b.handshake(n, 1, attemptSent|attemptChoice|attemptAstray, 0)
+		b.put(halfOpen(f))
+		b.exec(egress(b.production, n.out(b.production, newNumber)))
+		b.exec(ingress(b.replication, n.in(b.second(), answer)))
+		after, _ := b.snapshot()
+		if got := b.known(f); got.Way != flagLastHop || got.Proven != 1 || after.Established[f.Tuple].Flags&flagOnTrial != 0 {
+			t.Errorf("learnt %+v of %+v", got, after.Established[f.Tuple])
+		}
+	})
+}
+
+// TestTrial: a connection whose SYN-ACKs left by two ways is on trial until something sent since is acknowledged, or the peer
+// goes on long after we acknowledged what it sent. What is sent again meanwhile takes the next way, as does the ACK of what
+// the peer sends again.
 func TestTrial(t *testing.T) {
 	data := tcp{flags: "A", seq: ourISN + 1, ack: peerISN + 1, payload: 100}
+	ofPeer := tcp{flags: "A", seq: peerISN + 1, ack: ourISN + 1, payload: 50}
+	ack := func(number uint32) tcp { return tcp{flags: "A", seq: ourISN + 1, ack: number} }
+	acked := func(number uint32) tcp { return tcp{flags: "A", seq: peerISN + 1, ack: number} }
+	const heard, unheard = attemptOfTwo, attemptOfTwo&^attemptSent | attemptUnheard
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		trial := func(t *testing.T, sent, next uint32) bpf.DatapathFlow {
-			t.Helper()
-			b := newBed(t, normal)
-			f := b.handshake(n, sent, attemptOfTwo, 0)
-			f.State, f.SndUna, f.SndNxt = 0, ourISN+1, next
-			f.Flags |= flagOnTrial | flagNoSocket
-			b.put(establishedFlow(f))
+		trial := func(sent, next, received uint32, attempt uint8) bpf.DatapathFlow {
+			f := b.handshake(n, sent, attempt, 0)
+			f.State, f.SndUna, f.SndNxt, f.RcvNxt = 0, ourISN+1, next, received
+			f.Flags |= flagOnTrial
 			return f
 		}
-		after := func(t *testing.T, r run) bpf.DatapathFlow {
+		after := func(f bpf.DatapathFlow, r run) bpf.DatapathFlow {
 			t.Helper()
+			b.put(establishedFlow(f))
 			b.exec(r)
 			tables, _ := b.snapshot()
-			return tables.Established[n.tuple(syn)]
+			return tables.Established[f.Tuple]
 		}
 		in := func(m tcp) run { return ingress(b.replication, n.in(b.second(), m)) }
-		out := func(m tcp) run { return egress(b.production, n.out(b.production, m)) }
-		ack := func(number uint32) tcp { return tcp{flags: "A", seq: peerISN + 1, ack: number} }
 
-		t.Run("begins", func(t *testing.T) {
-			b := newBed(t, normal)
-			f := b.handshake(n, 0, attemptOfTwo, flagLastHop)
-			f.SndNxt = ourISN + 51 // Fast Open: this left before
-			b.put(halfOpen(f))
-			got := after(t, in(finalAck))
-			if got.Flags&(flagOnTrial|flagLastHop) != flagOnTrial|flagLastHop || got.SndUna != ourISN+51 {
-				t.Errorf("%+v", got)
-			}
-		})
-		t.Run("not where the ACK comes through another", func(t *testing.T) {
-			b := newBed(t, normal)
-			b.put(halfOpen(b.handshake(n, 0, attemptOfTwo, flagLastHop)))
-			if got := after(t, ingress(b.replication, n.in(b.replication, finalAck))); got.Flags&(flagOnTrial|flagLastHop) != 0 {
-				t.Errorf("%+v", got)
-			}
-		})
 		for _, test := range []struct {
-			name string
-			sent uint32 // seconds ago
-			next uint32
-			m    tcp
-			way  uint16
-			last uint32
+			name    string
+			by      nic
+			trial   bool
+			way     uint16
+			attempt uint8
 		}{
-			{"new data", 1, ourISN + 1, data, 0, ourISN + 101},
-			{"data again", 1, ourISN + 101, data, flagLastHop, ourISN + 101},
-			{"soon", 0, ourISN + 101, data, 0, ourISN + 101},
-			{"an ACK", 1, ourISN + 1, ack(0), 0, ourISN + 1},
-			{"a RST", 1, ourISN + 101, tcp{flags: "R", seq: ourISN + 1}, 0, ourISN + 101},
-			{"a FIN again", 1, ourISN + 2, tcp{flags: "FA", seq: ourISN + 1}, flagLastHop, ourISN + 2},
+			{"begins", b.second(), true, flagLastHop, attemptOfTwo &^ attemptSent},
+			{"not where the ACK comes through another", b.replication, false, 0, attemptOfTwo},
 		} {
 			t.Run(test.name, func(t *testing.T) {
-				trial(t, test.sent, test.next)
-				m := test.m
-				if m.payload == 0 && m.flags == "A" {
-					m.seq = ourISN + 1
-				}
-				if got := after(t, out(m)); got.Flags&(flagLastHop|flagAsRouted) != test.way || got.SndNxt != test.last || got.Flags&flagOnTrial == 0 {
-					t.Errorf("flags %#x, sent up to %d", got.Flags, got.SndNxt)
+				f := b.handshake(n, 0, attemptOfTwo, flagLastHop)
+				f.SndNxt = ourISN + 51 // Fast Open: this left before
+				b.put(halfOpen(f))
+				b.exec(ingress(b.replication, n.in(test.by, finalAck)))
+				tables, _ := b.snapshot()
+				got := tables.Established[f.Tuple]
+				if got.Flags&(flagOnTrial|flagLastHop) != test.way|map[bool]uint16{true: flagOnTrial}[test.trial] || got.Attempt != test.attempt || test.trial && got.SndUna != ourISN+51 {
+					t.Errorf("%+v", got)
 				}
 			})
 		}
 		for _, test := range []struct {
-			name string
-			sent uint32
-			next uint32
-			m    tcp
-			ends bool
+			name           string
+			sent           uint32 // seconds ago
+			next, received uint32
+			attempt        uint8
+			m              tcp
+			way            uint16
+			isNew          bool // from now on the answer is waited for
+			then           uint8
 		}{
-			{"data are acknowledged", 0, ourISN + 101, ack(ourISN + 51), true},
-			{"nothing is", 9, ourISN + 101, ack(ourISN + 1), false},
-			{"more than was sent", 9, ourISN + 101, ack(ourISN + 102), false},
-			{"nothing was sent, for a moment", 0, ourISN + 1, ack(ourISN + 1), false},
-			{"nothing was sent, for a while", 3, ourISN + 1, ack(ourISN + 1), true},
-			{"no acknowledgement", 9, ourISN + 1, tcp{flags: "P", seq: peerISN + 1, ack: ourISN + 1, payload: 1}, false},
+			{"new data", 1, ourISN + 1, peerISN + 1, heard, data, 0, true, heard},
+			{"data again", 1, ourISN + 101, peerISN + 1, heard, data, flagLastHop, true, attemptChoice | attemptAgain},
+			{"soon", 0, ourISN + 101, peerISN + 1, heard, data, 0, false, heard},
+			{"another CPU is ahead", 1<<32 - 1, ourISN + 101, peerISN + 1, heard, data, 0, false, heard},
+			{"an ACK", 1, ourISN + 1, peerISN + 1, attemptChoice, ack(peerISN + 1), 0, false, attemptChoice},
+			{"the first ACK of data", 1, ourISN + 1, peerISN + 1, attemptChoice, ack(peerISN + 51), 0, true, attemptChoice | attemptSent},
+			{"another one", 1, ourISN + 1, peerISN + 1, heard, ack(peerISN + 51), 0, false, heard},
+			{"the ACK of data that came again", 1, ourISN + 1, peerISN + 51, unheard, ack(peerISN + 51), flagLastHop, true, attemptChoice | attemptAgain},
+			{"the same, soon", 0, ourISN + 1, peerISN + 51, unheard, ack(peerISN + 51), 0, false, unheard},
+			{"a RST", 1, ourISN + 101, peerISN + 1, heard, tcp{flags: "R", seq: ourISN + 1}, 0, false, heard},
+			{"a FIN again", 1, ourISN + 2, peerISN + 1, heard, tcp{flags: "FA", seq: ourISN + 1, ack: peerISN + 1}, flagLastHop, true, attemptChoice | attemptAgain},
 		} {
 			t.Run(test.name, func(t *testing.T) {
-				trial(t, test.sent, test.next)
-				if got := after(t, in(test.m)); (got.Flags&flagOnTrial == 0) != test.ends {
-					t.Errorf("flags %#x", got.Flags)
+				before := trial(test.sent, test.next, test.received, test.attempt)
+				got := after(before, egress(b.production, n.out(b.production, test.m)))
+				next, received := max(before.SndNxt, test.m.end()), max(before.RcvNxt, test.m.ack)
+				una := map[uint16]uint32{0: ourISN + 1, flagLastHop: next}[test.way]
+				if got.Flags&(flagLastHop|flagAsRouted|flagOnTrial) != test.way|flagOnTrial || got.Attempt != test.then || got.SndUna != una || got.SndNxt != next || got.RcvNxt != received {
+					t.Errorf("%+v, want way %#x, attempt %d, %d to %d", got, test.way, test.then, una, next)
+				}
+				if isNew := uint16(b.ago(0))-got.Sent < 5; isNew != (test.isNew || test.sent == 0) {
+					t.Errorf("sent %d ticks ago", uint16(b.ago(0))-got.Sent)
+				}
+			})
+		}
+		for _, test := range []struct {
+			name           string
+			sent           uint32
+			next, received uint32
+			attempt        uint8
+			m              tcp
+			ends           bool
+			then           uint8
+		}{
+			{"data are acknowledged", 0, ourISN + 101, peerISN + 1, heard, acked(ourISN + 51), true, heard},
+			{"nothing is", 11, ourISN + 101, peerISN + 1, heard, acked(ourISN + 1), false, heard},
+			{"more than was sent", 11, ourISN + 101, peerISN + 1, heard, acked(ourISN + 102), false, heard},
+			{"the peer goes on, soon", 8, ourISN + 1, peerISN + 1, heard, ofPeer, false, heard},
+			{"the peer goes on, later", 10, ourISN + 1, peerISN + 1, heard, ofPeer, true, heard},
+			{"nothing was acknowledged", 11, ourISN + 1, peerISN + 1, attemptChoice | attemptAgain, ofPeer, false, attemptChoice | attemptAgain},
+			{"the peer sends again", 11, ourISN + 1, peerISN + 51, heard, ofPeer, false, unheard},
+			{"and acknowledges", 11, ourISN + 101, peerISN + 51, heard, tcp{flags: "A", seq: peerISN + 1, ack: ourISN + 101, payload: 50}, true, heard},
+			{"the peer asks whether we are there", 11, ourISN + 1, peerISN + 51, heard, tcp{flags: "A", seq: peerISN + 50, ack: ourISN + 1, payload: 1}, true, heard},
+			{"no acknowledgement", 11, ourISN + 1, peerISN + 1, heard, tcp{flags: "P", seq: peerISN + 1, ack: ourISN + 1, payload: 50}, false, heard},
+		} {
+			t.Run(test.name, func(t *testing.T) {
+				got := after(trial(test.sent, test.next, test.received, test.attempt), in(test.m))
+				if (got.Flags&flagOnTrial == 0) != test.ends || got.Attempt != test.then {
+					t.Errorf("flags %#x, attempt %d", got.Flags, got.Attempt)
 				}
 			})
 		}
 		t.Run("the peer moves", func(t *testing.T) {
-			f := trial(t, 0, ourISN+101)
-			m := ack(ourISN + 1)
-			if got := after(t, ingress(b.backup, n.in(b.backup, m))); got.Flags&flagOnTrial != 0 || got.Ifindex == f.Ifindex {
+			f := trial(0, ourISN+101, peerISN+1, heard)
+			f.Flags |= flagNoSocket
+			if got := after(f, ingress(b.backup, n.in(b.backup, acked(ourISN+1)))); got.Flags&flagOnTrial != 0 || got.Ifindex == f.Ifindex {
 				t.Errorf("%+v", got)
 			}
 		})
@@ -464,8 +609,56 @@ func TestReplyByWay(t *testing.T) {
 	}
 }
 
+// TestRelatedByWay: what the host originates goes by the way that was learnt of who brings the peer's answers, as long as that
+// is known. As routed, it goes with nothing.
+func TestRelatedByWay(t *testing.T) {
+	for _, test := range []struct {
+		name          string
+		before, learn uint16
+		other         bool // router brought the answers before
+		want          uint16
+		kept          bool // the path of before
+	}{
+		{name: "the rule's"},
+		{name: "learnt since", learn: flagLastHop, want: flagLastHop},
+		{name: "forgotten since", before: flagLastHop},
+		{name: "another router, by the rule's", other: true},
+		{name: "another router, which is answered", before: flagLastHop, other: true, want: flagLastHop, kept: true},
+		{name: "as routed", learn: flagAsRouted, kept: true},
+	} {
+		under(t, test.name, eachFamily, func(t *testing.T, b *bed, n network) {
+			f := b.handshake(n, 0, 0, test.before)
+			answered := bpf.DatapathPath{Ifindex: f.Ifindex, Interface: f.Interface, Gateway: f.Gateway, Mac: f.Mac, Flags: f.Flags}
+			if test.other {
+				answered.Mac = rig.MAC(neighbour)
+			}
+			b.must(b.SetRecord(n.tuple(udp{}), bpf.DatapathRecord{Heard: b.ago(2), Answered: answered}))
+			if test.learn != 0 {
+				b.teach(f, test.learn, 1, proven)
+			}
+			b.must(b.Outbound.Put(b.Seeds.Digest(n.tuple(udp{})), bpf.DatapathNote{Sent: b.ago(2), Heard: b.ago(2)}))
+			b.exec(ingress(b.replication, n.in(b.second(), udp{})))
+			got := b.record(n, udp{})
+			if isKept := b.ago(0)-got.Heard > 5; got.Answered.Flags != flagGateway|test.want || isKept != test.kept {
+				t.Errorf("%+v", got)
+			}
+		})
+	}
+}
+
 // TestAstray: a SYN-ACK that cannot go by its way has its handshake teach nothing.
 func TestAstray(t *testing.T) {
+	under(t, "no way out", eachFamily, func(t *testing.T, b *bed, n network) {
+		f := b.handshake(n, 0, 0, flagAsRouted)
+		b.put(halfOpen(f))
+		nobody := b.replication
+		nobody.router = net.HardwareAddr{2, 0x72, 0x65, 0x70, 0x6c, 0x79}
+		b.exec(egress(nobody, n.out(nobody, synAck)))
+		b.exec(ingress(b.replication, n.in(b.second(), finalAck)))
+		if got := b.known(f); got != (bpf.DatapathLearnt{}) {
+			t.Errorf("learnt %+v", got)
+		}
+	})
 	for _, own := range []bool{false, true} {
 		eachFamily(t, func(t *testing.T, b *bed, n network) {
 			f := b.handshake(n, 0, 0, flagLastHop)

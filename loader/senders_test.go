@@ -33,7 +33,7 @@ func (b *server) wantSenders(when, want string) {
 }
 
 // teach enters what a handshake taught of a sender by an interface.
-func (b *server) teach(i *topology.Interface, mac [6]uint8, self [16]uint8, way bpf.DatapathFlowFlags, change func(*bpf.DatapathLearnt)) {
+func (b *server) teach(i *topology.Interface, mac [6]uint8, self [16]uint8, gateway uint16, way bpf.DatapathFlowFlags, change func(*bpf.DatapathLearnt)) {
 	b.Helper()
 	var times uint32
 	b.inside(func() (err error) {
@@ -45,7 +45,7 @@ func (b *server) teach(i *topology.Interface, mac [6]uint8, self [16]uint8, way 
 	if change != nil {
 		change(&value)
 	}
-	await.Must(b.T, b.maps().Ways.Put(bpf.DatapathSender{Mac: mac, Interface: b.idsOf(i.Name)[0], Self: self}, value))
+	await.Must(b.T, b.maps().Ways.Put(bpf.DatapathSender{Mac: mac, Interface: b.idsOf(i.Name)[0], Self: self, Gateway: gateway}, value))
 }
 
 // TestSenders: what handshakes taught outlives restarts, other sizes and layouts. What holds no more is not told of. It is
@@ -56,10 +56,15 @@ func TestSenders(t *testing.T) {
 	r := b.start()
 	b.ping()
 	b.awaitKnown(b.eth0, b.eth0.Gateway(topology.IPv4))
-	router := b.eth0.Peer().MAC
+	router, gateways := b.eth0.Peer().MAC, map[*topology.Interface]uint16{}
+	for _, g := range b.journal().Gateways {
+		if g.Address == b.eth0.Gateway(topology.IPv4).String() {
+			gateways[b.eth0] = g.ID
+		}
+	}
 	teach := func(i *topology.Interface, end uint8, way bpf.DatapathFlowFlags, change func(*bpf.DatapathLearnt)) {
 		t.Helper()
-		b.teach(i, [6]uint8{2, 5: end}, i.Address(topology.IPv4).As16(), way, change)
+		b.teach(i, [6]uint8{2, 5: end}, i.Address(topology.IPv4).As16(), gateways[i], way, change)
 	}
 	teach(b.eth1, 1, 0, nil)
 	teach(b.eth1, 2, lastHop, nil)
@@ -126,7 +131,7 @@ func TestLearntFlows(t *testing.T) {
 		await.Must(t, table.Each(func(digest uint64, f *bpf.DatapathFlow) bool {
 			f.Flags = f.Flags&^uint16(bpf.DatapathFlowFlagsFLOW_WAY) | uint16(flag)
 			await.Must(t, table.Put(digest, f))
-			b.teach(b.eth1, f.Mac, f.Tuple.Self, flag, nil)
+			b.teach(b.eth1, f.Mac, f.Tuple.Self, f.Gateway, flag, func(l *bpf.DatapathLearnt) { l.Proven = 1 })
 			b.wantExplained(explain.About(&f.Tuple), way, f.Mac)
 			q := explain.About(&f.Tuple)
 			q.Interface, q.Peer = "eth1", netip.AddrPortFrom(q.Peer.Addr().Next(), 1)

@@ -29,15 +29,6 @@ static inline bool may_learn(const struct interface *interface)
 	return interface && interface->next_hop == NEXT_HOP_AUTO;
 }
 
-static inline struct sender sender_of(const struct tuple *tuple, const struct path *path)
-{
-	struct sender sender = { .interface = path->interface };
-
-	copy_mac(sender.mac, path->mac);
-	__builtin_memcpy(sender.self, tuple->self, sizeof(sender.self));
-	return sender;
-}
-
 /*
  * Whether what was learnt holds for this path: for as long as the sender is heard, its gateway is the same and the link was
  * not down. A gateway that cannot be used now is taken for the same.
@@ -49,6 +40,20 @@ static inline bool still_holds(const struct learnt *learnt, const struct path *p
 	return age(learnt->heard) <= seconds(IDLE_SENDER) && learnt->downs == times_down(path->interface) &&
 	       ((path->gateway && !gateway_mac(path->gateway, path->ifindex, &mac)) ||
 		mac_equal((const __u8 *)&mac, learnt->gateway));
+}
+
+/* What was learnt of the sender that has brought a packet of this tuple by this path; the scratch sender is that. NULL for nothing. */
+static inline struct learnt *find_learnt(const struct tuple *tuple, const struct path *path)
+{
+	struct sender *sender = &get_scratch()->sender;
+	struct learnt *learnt;
+
+	sender->interface = path->interface;
+	sender->gateway = path->gateway;
+	copy_mac(sender->mac, path->mac);
+	__builtin_memcpy(sender->self, tuple->self, sizeof(sender->self));
+	learnt = bpf_map_lookup_elem(&ways, sender);
+	return learnt && still_holds(learnt, path) ? learnt : NULL;
 }
 
 #define HEARD_SECONDS 30
@@ -63,37 +68,39 @@ static inline void hear(struct learnt *learnt)
 }
 
 /*
- * The way, of FLOW_WAY, that was learnt for who sent the scratch packet, whose path is in the scratch. What one handshake
- * taught may be due to a frame that was lost: a minute later one handshake begins by the rule's way.
+ * The way of replies to the scratch packet, whose path is in the scratch: this one, or LEARNT_WAY, where no setting says. By a
+ * way that is not proven nothing begins but handshakes: they find out. What one of them taught may be due to a frame that
+ * was lost: a minute later one begins by the rule's way.
  */
-__noinline int learnt_way(void)
+__noinline int way_of(__u32 way)
 {
 	struct scratch *scratch = get_scratch();
 	const struct packet *packet = &scratch->packet;
-	struct sender sender = sender_of(&packet->tuple, &scratch->path);
 	struct learnt *learnt;
 
 	if (is_routed_anyway(packet))
 		return FLOW_AS_ROUTED;
 	if (!may_learn(interface_at(scratch->path.ifindex)))
 		return 0;
-	learnt = bpf_map_lookup_elem(&ways, &sender);
-	if (!learnt || !still_holds(learnt, &scratch->path))
+	if (way != LEARNT_WAY)
+		return way;
+	learnt = find_learnt(&packet->tuple, &scratch->path);
+	if (!learnt)
 		return 0;
 	if (packet->protocol != IPPROTO_TCP)
 		hear(learnt);
-	if (!learnt->settled && packet->protocol == IPPROTO_TCP && is_syn(packet) &&
-	    age(learnt->since) >= seconds(SECOND_OPINION) && age(learnt->tried) >= seconds(ONE_OPINION_IN)) {
-		learnt->tried = now();
-		return 0;
-	}
-	return learnt->way & FLOW_WAY;
+	if (!is_syn(packet))
+		return learnt->proven ? learnt->way : 0;
+	if (learnt->settled || age(learnt->since) < seconds(SECOND_OPINION) || age(learnt->tried) < seconds(ONE_OPINION_IN))
+		return learnt->way;
+	learnt->tried = now();
+	return 0;
 }
 
 /* The way after this one by which the packet may leave; this one where no other differs: what the kernel chose is known here. */
 static __noinline __u16 next_way(const struct __sk_buff *skb, const struct packet *packet, const struct flow *flow, __u16 way)
 {
-	bool own = skb->ifindex == flow->ifindex, is_senders = own && mac_equal(packet->mac, flow->mac);
+	bool own = skb->ifindex == flow->ifindex;
 	mac_word rule = 0;
 
 	if (own && !(flow->flags & FLOW_ENFORCE_MAC))
@@ -102,136 +109,130 @@ static __noinline __u16 next_way(const struct __sk_buff *skb, const struct packe
 		rule = read_mac(flow->mac);
 	if (!way && !mac_equal((const __u8 *)&rule, flow->mac))
 		return FLOW_LAST_HOP;
-	if (way != FLOW_AS_ROUTED && !is_senders && !(own && mac_equal((const __u8 *)&rule, packet->mac)) && leads_out(skb, packet))
+	if (way != FLOW_AS_ROUTED && leads_out(skb, packet) &&
+	    !(own && (mac_equal(flow->mac, packet->mac) || mac_equal((const __u8 *)&rule, packet->mac))))
 		return FLOW_AS_ROUTED;
 	return 0;
 }
 
 #define WAY_QUARTERS 3 /* of a second: so long the answer to what left is waited for, before another way is tried */
-#define TRIAL_SECONDS 3
+#define TRIAL_SECONDS 10 /* more than a peer waits until it sends again */
 
+/* Ticks; none where another CPU is ahead. */
 static inline __u32 since_sent(const struct flow *flow)
 {
-	return (__u16)(now() - flow->sent);
+	__s16 ticks = now() - flow->sent;
+
+	return ticks < 0 ? 0 : ticks;
 }
 
 /*
  * The packet is sent again, as nothing acknowledged it: it takes the next way, and what is sent after it does. Where the
- * rule's way was seen to work through this sender, all do.
+ * rule's way was seen to work through this sender, all do. Returns whether the way is another.
  */
-static __noinline void try_next_way(const struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
+static __noinline bool try_next_way(const struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
 {
 	const struct interface *interface = get_interface(flow->interface, flow->ifindex);
-	const struct path *path = (const struct path *)&flow->ifindex;
-	struct sender sender = sender_of(&flow->tuple, path);
 	__u16 way = flow->flags & FLOW_WAY, next;
 	const struct learnt *learnt;
 
 	if (since_sent(flow) < seconds(WAY_QUARTERS) / 4 || !may_learn(interface) || !is_enforced(interface))
-		return;
-	learnt = bpf_map_lookup_elem(&ways, &sender);
-	next = learnt && !learnt->way && still_holds(learnt, path) ? 0 : next_way(skb, packet, flow, way);
+		return false;
+	learnt = find_learnt(&flow->tuple, (const struct path *)&flow->ifindex);
+	next = learnt && !learnt->way ? 0 : next_way(skb, packet, flow, way);
 	if (next == way)
-		return;
+		return false;
 	flow->attempt |= ATTEMPT_AGAIN;
 	flow->flags = (flow->flags & ~FLOW_WAY) | next;
 	flow->sent = now();
+	return true;
 }
 
-/* Our SYN-ACK leaves. */
+/* Our SYN-ACK leaves. As routed it may not: then it goes by the rule's way, and tells nothing of the other. */
 static inline void track_syn_ack(const struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
 {
 	if (flow->attempt & ATTEMPT_SENT)
 		try_next_way(skb, packet, flow);
-	else
-		flow->attempt |= ATTEMPT_SENT | (next_way(skb, packet, flow, 0) ? ATTEMPT_CHOICE : 0);
+	else if (next_way(skb, packet, flow, 0) && (!(flow->flags & FLOW_AS_ROUTED) || leads_out(skb, packet)))
+		flow->attempt |= ATTEMPT_CHOICE;
+	flow->attempt |= ATTEMPT_SENT;
 	flow->sent = now();
 }
 
-/* A segment leaves of a connection that has no socket here, or of which it is not known yet by which way its replies arrive. */
+/*
+ * A segment leaves of a connection that has no socket here, or is on trial. By another way only what is new tells whether it
+ * arrives: what was sent before may be acknowledged late (Karn's algorithm: RFC 6298, 3).
+ */
 static __noinline void track_segment(const struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
 {
-	__u32 end = segment_end(packet);
+	bool is_new = (__s32)(segment_end(packet) - flow->snd_nxt) > 0, is_again = !is_new && segment_end(packet) != packet->seq;
+	bool on_trial = flow->flags & FLOW_ON_TRIAL && !(packet->tcp_flags & (TCP_SYN | TCP_RST));
 
-	if (flow->flags & FLOW_ON_TRIAL && !(packet->tcp_flags & (TCP_SYN | TCP_RST))) {
-		if ((__s32)(end - flow->snd_nxt) > 0) {
-			flow->snd_nxt = end;
-			flow->sent = now();
-		} else if (end != packet->seq) {
-			try_next_way(skb, packet, flow);
+	if (on_trial && (is_again || (!is_new && flow->attempt & ATTEMPT_UNHEARD))) {
+		if (try_next_way(skb, packet, flow)) {
+			flow->snd_una = flow->snd_nxt;
+			flow->attempt &= ~(ATTEMPT_SENT | ATTEMPT_UNHEARD);
 		}
+	} else if (on_trial && (is_new || (packet->ack != flow->rcv_nxt && !(flow->attempt & ATTEMPT_SENT)))) {
+		flow->sent = now();
+		flow->attempt |= is_new ? 0 : ATTEMPT_SENT;
 	}
 	track_sent(packet, flow);
 }
 
 /*
- * Whether an entry that holds says all that this teaches. Our number in a SYN-ACK is known to nobody who has not got it: a
- * handshake that one way completed alone proves that way. What came after several ways, a client may make up: it teaches of
- * a sender by which nothing was proven, and of others only that the rule's way is to be tried once more.
- */
-static inline bool is_known(struct learnt *learnt, __u16 way, bool again, bool proves)
-{
-	if (learnt->way == way) {
-		hear(learnt);
-		if (proves)
-			learnt->proven = true;
-		if (again && age(learnt->since) >= seconds(SECOND_OPINION))
-			learnt->settled = true;
-		return true;
-	}
-	if (!learnt->way)
-		return true; /* for good */
-	if (!again || !learnt->proven)
-		return false;
-	if (!way)
-		learnt->settled = false;
-	return !way || age(learnt->heard) < seconds(2 * HEARD_SECONDS);
-}
-
-/*
- * What the flow's sender teaches: its way completed a handshake, or `with_data` what was sent after it was acknowledged. If
- * SYN-ACKs left by several ways, only that speaks for the rule's way. What could not go by its way teaches nothing.
+ * What the flow's sender teaches: its way completed a handshake, or `with_data` what was sent after it was acknowledged. What
+ * could not go by its way teaches nothing. Our number in a SYN-ACK is known to nobody who has not got it: a way that alone
+ * completes a handshake is proven, as is one that brings data. What comes after several ways, a client may make up: it
+ * teaches of a sender by which nothing was proven, and of others only that the rule's way is to be tried once more.
  */
 static __noinline void learn_way(const struct flow *flow, bool with_data)
 {
 	const struct path *path = (const struct path *)&flow->ifindex;
 	bool again = flow->attempt & ATTEMPT_AGAIN, proves = with_data || !again;
-	struct sender sender = sender_of(&flow->tuple, path);
-	struct learnt value = { .since = now(), .heard = now(), .tried = now(), .way = flow->flags & FLOW_WAY };
-	struct learnt *learnt;
+	struct learnt *learnt, value = { .since = now(), .heard = now(), .tried = now(), .way = flow->flags & FLOW_WAY };
 	mac_word gateway = 0;
 
 	if ((flow->attempt & (ATTEMPT_CHOICE | ATTEMPT_ASTRAY)) != ATTEMPT_CHOICE || (!value.way && !proves) ||
 	    !may_learn(get_interface(flow->interface, flow->ifindex)))
 		return;
-	learnt = bpf_map_lookup_elem(&ways, &sender);
-	if (learnt && still_holds(learnt, path)) {
-		if (is_known(learnt, value.way, again, proves))
-			return;
-		value.proven = learnt->proven;
+	learnt = find_learnt(&flow->tuple, path);
+	if (learnt && learnt->way == value.way) {
+		hear(learnt);
+		learnt->proven |= proves;
+		learnt->settled |= again && age(learnt->since) >= seconds(SECOND_OPINION);
+		return;
 	}
-	if (!path->gateway || !gateway_mac(path->gateway, path->ifindex, &gateway))
-		gateway = 0;
+	if (learnt && !learnt->way)
+		return; /* for good */
+	if (learnt && learnt->proven && again && (!value.way || age(learnt->heard) < seconds(2 * HEARD_SECONDS))) {
+		learnt->settled &= !!value.way;
+		return;
+	}
+	value.proven = proves || (learnt && learnt->proven);
 	value.settled = !value.way;
-	if (value.way && proves)
-		value.proven = true;
 	value.downs = times_down(path->interface);
-	copy_mac(value.gateway, &gateway);
-	if (!bpf_map_update_elem(&ways, &sender, &value, BPF_ANY))
+	if (gateway_mac(path->gateway, path->ifindex, &gateway))
+		copy_mac(value.gateway, &gateway);
+	if (!bpf_map_update_elem(&ways, &get_scratch()->sender, &value, BPF_ANY))
 		count_event(EVENT_LEARNT_RULE + (value.way & FLOW_LAST_HOP ? 1 : value.way ? 2 : 0));
 }
 
 /*
- * A segment of a connection on trial comes in: it is over once something is acknowledged that was sent since, or where
- * nothing was sent and no SYN-ACK again for a while.
+ * A segment of a connection on trial comes in: it is over once something is acknowledged that was sent since, or where the
+ * peer goes on long after we acknowledged what it sent. If it sends that again, our ACK has not arrived.
  */
 static __noinline void judge_trial(const struct packet *packet, struct flow *flow)
 {
 	if (!(packet->tcp_flags & TCP_ACK))
 		return;
-	if (packet->ack != flow->snd_una && in_sequence(packet->ack, flow->snd_una, flow->snd_nxt))
+	if (packet->ack != flow->snd_una && in_sequence(packet->ack, flow->snd_una, flow->snd_nxt)) {
 		learn_way(flow, true);
-	else if (packet->ack != flow->snd_nxt || since_sent(flow) < seconds(TRIAL_SECONDS))
+	} else if (packet->payload > 1 /* else it asks whether we are there */ && (__s32)(segment_end(packet) - flow->rcv_nxt) <= 0) {
+		flow->attempt = (flow->attempt & ~ATTEMPT_SENT) | ATTEMPT_UNHEARD;
 		return;
+	} else if (packet->ack != flow->snd_nxt || !(flow->attempt & ATTEMPT_SENT) || since_sent(flow) < seconds(TRIAL_SECONDS)) {
+		return;
+	}
 	flow->flags &= ~FLOW_ON_TRIAL;
 }

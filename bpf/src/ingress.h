@@ -41,8 +41,9 @@ static inline void inbound_syn(struct __sk_buff *skb, struct scratch *scratch)
 		flow = set_path(skb, scratch, flow, TABLE_HALF_OPEN, again ? flow->flags & FLOW_WAY : LEARNT_WAY);
 		if (!flow)
 			return;
-		if (!again) /* of another handshake, or through another sender, nothing has left yet */
-			flow->attempt = 0;
+		/* Of another handshake, or through another sender, nothing has left yet; the number of ours may be the same. */
+		if (!again)
+			flow->attempt = flow->attempt ? ATTEMPT_AGAIN : 0;
 		flow->seen = now();
 		flow->rcv_nxt = segment_end(packet) + 1;
 	}
@@ -88,6 +89,7 @@ static inline bool establish(struct __sk_buff *skb, struct scratch *scratch, str
 	}
 	if (unlikely(flow->attempt & ATTEMPT_AGAIN) && came_here) {
 		flow->flags |= FLOW_ON_TRIAL;
+		flow->attempt &= ~ATTEMPT_SENT;
 		flow->snd_una = flow->snd_nxt;
 	}
 	if (!enter_flow(TABLE_ESTABLISHED, true))

@@ -136,7 +136,7 @@ static __noinline struct flow *refresh(struct __sk_buff *skb, struct scratch *sc
 __noinline int relate_answer(struct __sk_buff *skb)
 {
 	struct scratch *scratch = get_scratch();
-	bool is_tcp = scratch->packet.protocol == IPPROTO_TCP;
+	bool is_tcp = scratch->packet.protocol == IPPROTO_TCP, is_same;
 	enum verdict verdict = is_tcp ? ask_socket(skb) : VERDICT_OPENED;
 	struct record *record, *fresh = &scratch->record;
 	const struct path *known = &fresh->answered, *path = &scratch->path;
@@ -151,12 +151,13 @@ __noinline int relate_answer(struct __sk_buff *skb)
 		return true;
 	record = find_originated(&scratch->packet.tuple);
 	*fresh = record ? *record : (struct record){};
-	if (record && known->ifindex == path->ifindex && known->gateway == path->gateway &&
-	    (path->gateway || mac_equal(known->mac, path->mac))) {
+	is_same = record && known->ifindex == path->ifindex && known->gateway == path->gateway &&
+		  (mac_equal(known->mac, path->mac) || (path->gateway && !((known->flags | path->flags) & FLOW_LAST_HOP)));
+	if (is_same && known->flags == path->flags) {
 		record->heard = now();
 		return true;
 	}
-	if (record && !is_tcp && age(record->heard) <= seconds(IDLE_CONNECTIONLESS) &&
+	if (record && !is_tcp && !is_same && age(record->heard) <= seconds(IDLE_CONNECTIONLESS) &&
 	    is_usable(known->interface, known->ifindex))
 		return true;
 	fresh->answered = *path;

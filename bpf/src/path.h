@@ -246,14 +246,14 @@ __noinline int find_path_back(struct __sk_buff *skb)
 
 #define LEARNT_WAY FLOW_WAY /* in place of one: that which was learnt */
 
-int learnt_way(void); /* see handshake.h */
+int way_of(__u32 way); /* see handshake.h */
 
-/* The same with the way. */
+/* The same with this way, where no setting speaks of it. */
 static inline bool find_way_back(struct __sk_buff *skb, __u16 way)
 {
 	if (!find_path_back(skb))
 		return false;
-	get_scratch()->path.flags |= way == LEARNT_WAY ? learnt_way() : way;
+	get_scratch()->path.flags |= way_of(way);
 	return true;
 }
 

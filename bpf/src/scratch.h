@@ -67,6 +67,7 @@ struct scratch {
 	struct packet packet;
 	struct flow flow;
 	struct path path;
+	struct sender sender; /* of it */
 	struct record record; /* that is going to replace another */
 	__u64 header[5]; /* the longest is IPv6's */
 	__u32 option; /* of a TCP header: where the next one stands; see mtu.h */

@@ -312,12 +312,12 @@ static __noinline bool ends_connection(struct __sk_buff *skb, const struct packe
 	return ask_socket(skb) < VERDICT_REFUSED;
 }
 
-/* Keeps what our side sent and acknowledged, where no socket of ours knows it. */
+/* Keeps what our side sent and acknowledged, where no socket of ours knows it, or on trial. */
 static inline void track_sent(const struct packet *packet, struct flow *flow)
 {
 	__u32 end = segment_end(packet);
 
-	if (likely(!(flow->flags & FLOW_NO_SOCKET)) || packet->tcp_flags & TCP_RST)
+	if (packet->tcp_flags & TCP_RST)
 		return;
 	if (!is_near_sent(packet, flow)) {
 		flow->snd_una = packet->seq; /* the next connection, whose handshake was not looked for */

@@ -117,23 +117,25 @@ struct flow {
 				* at first where the last ACK of the handshake ended */
 		__u32 rival_since; /* connectionless: ticks, when the first of them came */
 	};
-	__u16 sent;   /* half-open, or on trial: low bits of ticks, when our last SYN-ACK left, or what is new after it */
+	__u16 sent;   /* half-open, or on trial: low bits of ticks, when our last SYN-ACK left, or what is new by this way */
 	__u8 attempt; /* enum attempt */
 };
 
 /* What became of a handshake's SYN-ACKs. */
 enum attempt {
-	ATTEMPT_SENT = 1 << 0,   /* one has left */
+	ATTEMPT_SENT = 1 << 0,   /* one has left; on trial: an ACK of what the peer sent has */
 	ATTEMPT_CHOICE = 1 << 1, /* the ways differ: there is something to be learnt */
-	ATTEMPT_AGAIN = 1 << 2,  /* they left by several ways */
+	ATTEMPT_AGAIN = 1 << 2,  /* they left by several ways, with the same number */
 	ATTEMPT_ASTRAY = 1 << 3, /* one could not go by its way: nothing is learnt */
+	ATTEMPT_UNHEARD = 1 << 4, /* on trial: the peer sends again what was acknowledged */
 };
 
-/* Who hands us what is for an own address: see handshake.h. */
+/* Who hands us what is for an own address: see handshake.h. Neighbours, and others, may come through the same one. */
 struct sender {
 	__u8 mac[6];
 	__u16 interface; /* id */
 	__u8 self[16];   /* as the peer asked it, before DNAT */
+	__u16 gateway;   /* the rule's: index into `gateways`, 0 for none */
 };
 
 /* By which way handshakes through a sender were completed, and what has to be the same for that to hold. */
@@ -145,7 +147,7 @@ struct learnt {
 	__u16 downs;     /* low bits of how often the link went down */
 	__u8 gateway[6]; /* MAC of the rule's gateway; zeros: there was none */
 	__u8 settled;    /* the rule's way is not tried any more */
-	__u8 proven;     /* another way than the rule's completed a handshake alone, or brought data */
+	__u8 proven;     /* it completed a handshake alone, or brought data; or another way than the rule's did before */
 };
 
 /* The two words of a flow that say by which path it came. */

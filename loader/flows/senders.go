@@ -62,7 +62,7 @@ func (s *Sender) Because() string {
 }
 
 func senderOf(f *bpf.DatapathFlow) bpf.DatapathSender {
-	return bpf.DatapathSender{Mac: f.Mac, Interface: f.Interface, Self: f.Tuple.Self}
+	return bpf.DatapathSender{Mac: f.Mac, Interface: f.Interface, Self: f.Tuple.Self, Gateway: f.Gateway}
 }
 
 // Senders returns those of whom something was learnt that still holds: first those whose way is not the rule's, then as they
@@ -117,22 +117,18 @@ func (v *view) sender(key *bpf.DatapathSender, learnt *bpf.DatapathLearnt) Sende
 	return s
 }
 
-// stillHolds is may_learn() and still_holds() in bpf/src/path.h. Which gateway the rule has depends on the peer: here any
-// of the interface is taken for it.
+// stillHolds is may_learn() and still_holds() in bpf/src/handshake.h.
 func (v *view) stillHolds(key *bpf.DatapathSender, learnt *bpf.DatapathLearnt) bool {
 	entry, isServed := v.known[key.Interface]
 	if !isServed || entry.NextHop != uint8(bpf.DatapathNextHopModeNEXT_HOP_AUTO) ||
 		v.clock.Since(learnt.Heard) > time.Duration(bpf.DatapathIdleSecondsIDLE_SENDER)*time.Second || learnt.Downs != v.timesDown(&entry) {
 		return false
 	}
-	isSame := func(r pins.GatewayRecord) bool {
-		g := v.gateway(r.ID)
-		return !r.Gone && g.Ifindex == entry.Ifindex && (g.Usable == 0 || g.Mac == learnt.Gateway)
-	}
-	return learnt.Gateway == [6]uint8{} || slices.ContainsFunc(v.journal.Gateways, isSame)
+	g := v.gateway(key.Gateway)
+	return key.Gateway == 0 || g.Ifindex == entry.Ifindex && (g.Usable == 0 || g.Mac == learnt.Gateway)
 }
 
-// timesDown is times_down() in bpf/src/path.h, whose programs do not read it on every kernel. Of an interface that is gone
+// timesDown is times_down() in bpf/src/handshake.h, whose programs do not read it on every kernel. Of an interface that is gone
 // nothing holds.
 func (v *view) timesDown(i *bpf.DatapathInterface) uint16 {
 	isBlind := func(f pins.FeatureRecord) bool { return f.Name == pins.FeatureProbeRead && !f.Available }

@@ -220,6 +220,7 @@ func (m *Model) synAckOut(p *packet, frame Frame) Verdict {
 		if f.State&stateReplied == 0 || f.SndUna != p.seq { // not one that is sent again
 			f.SndUna, f.SndNxt = p.seq, p.end()+1
 			f.State |= stateReplied
+			f.Attempt &= attemptSent | attemptChoice
 			delete(m.Outbound, t)
 			delete(m.Refused, t)
 		}
@@ -244,11 +245,11 @@ func (m *Model) continueOut(t Tuple, p *packet, frame Frame) Verdict {
 	return m.reply(tableEstablished, t, p, frame)
 }
 
-// sent notes how far the host's side of a connection without a socket is. What is not near
+// sent notes how far the host's side of a connection without a socket, or on trial, is. What is not near
 // is the next connection with this tuple.
 func sent(f *Flow, p *packet) {
 	end := p.end()
-	if f.Flags&flagNoSocket == 0 || p.has(FlagRST) {
+	if f.Flags&(flagNoSocket|flagOnTrial) == 0 || p.has(FlagRST) {
 		return
 	}
 	switch {

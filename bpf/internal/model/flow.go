@@ -115,6 +115,9 @@ func (m *Model) take(f *Flow, w path) {
 	f.Seen = m.Now
 	f.Flags &= flagReset | flagNoSocket | flagStray | flagAlternates | flagAssured | flagWay | flagOnTrial
 	m.chooseNextHop(f, w)
+	if !m.mayLearn(*f) { // the configuration says now
+		f.Flags &^= flagWay
+	}
 }
 
 // refresh notes that a frame of the flow came in by the flow's own path. Its time

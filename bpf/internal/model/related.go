@@ -77,9 +77,11 @@ func (m *Model) relateAnswer(t Tuple, w path, isProof bool) {
 	shown := bpf.DatapathPath{Ifindex: f.Ifindex, Interface: f.Interface, Gateway: f.Gateway, Mac: f.Mac, Flags: f.Flags}
 	kept := m.Originated[EndsOf(t)]
 	before := kept.Answered
+	isSame := before.Ifindex == shown.Ifindex && before.Gateway == shown.Gateway &&
+		(before.Mac == shown.Mac || shown.Gateway != 0 && (before.Flags|shown.Flags)&flagLastHop == 0)
 	switch {
-	case before.Ifindex == shown.Ifindex && before.Gateway == shown.Gateway && (shown.Gateway != 0 || before.Mac == shown.Mac):
-	case !isProof && m.within(kept.Heard, bpf.DatapathIdleSecondsIDLE_CONNECTIONLESS) &&
+	case isSame && before.Flags == shown.Flags:
+	case !isSame && !isProof && m.within(kept.Heard, bpf.DatapathIdleSecondsIDLE_CONNECTIONLESS) &&
 		m.isUsable(&Flow{Interface: before.Interface, Ifindex: before.Ifindex}):
 		return
 	default:

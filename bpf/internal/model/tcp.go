@@ -42,7 +42,9 @@ func (m *Model) synIn(p *packet, w path) bool {
 		f.RcvNxt = p.end() + 1
 	case ok: // what was answered stays known, as the ACK decides
 		m.takeAnew(&f, w)
-		f.Attempt = 0
+		if f.Attempt != 0 { // what left before may have the number of what leaves from now on
+			f.Attempt = attemptAgain
+		}
 		f.RcvNxt = p.end() + 1
 	default:
 		f = m.begin(t, w)
@@ -213,6 +215,7 @@ func (m *Model) completes(p *packet, w path) bool {
 	}
 	if cameHere && f.Attempt&attemptAgain != 0 {
 		f.Flags |= flagOnTrial
+		f.Attempt &^= attemptSent
 		f.SndUna = f.SndNxt
 	}
 	delete(m.HalfOpen, t)

@@ -24,10 +24,14 @@ const (
 	attemptChoice = uint8(bpf.DatapathAttemptATTEMPT_CHOICE)
 	attemptAgain  = uint8(bpf.DatapathAttemptATTEMPT_AGAIN)
 	attemptAstray = uint8(bpf.DatapathAttemptATTEMPT_ASTRAY)
+
+	attemptUnheard = uint8(bpf.DatapathAttemptATTEMPT_UNHEARD)
 )
 
 // senderKey is who brought a flow.
-func senderKey(f Flow) Sender { return Sender{Mac: f.Mac, Interface: f.Interface, Self: f.Tuple.Self} }
+func senderKey(f Flow) Sender {
+	return Sender{Mac: f.Mac, Interface: f.Interface, Self: f.Tuple.Self, Gateway: f.Gateway}
+}
 
 // learnt is what is known of who brought a flow, if it holds: the sender was heard within a day, its gateway is the same, or
 // cannot be used, and the link was not down.
@@ -51,7 +55,8 @@ func (m *Model) mayLearn(f Flow) bool {
 	return known && record.Ifindex == f.Ifindex && record.NextHop == nextHopAuto
 }
 
-// takeAnew gives a flow the path of a frame, and the way that was learnt of its sender. A minute after another way than the
+// takeAnew gives a flow the path of a frame, and the way that was learnt of its sender, which only a handshake has to prove.
+// A minute after another way than the
 // rule's was learnt, one handshake begins by the rule's.
 func (m *Model) takeAnew(f *Flow, w path) {
 	m.take(f, w)
@@ -69,7 +74,7 @@ func (m *Model) takeAnew(f *Flow, w path) {
 	}
 	if l.Settled == 0 && w.opens && m.since(l.Since) >= m.Ticks(60) && m.since(l.Tried) >= m.Ticks(10) {
 		l.Tried = m.Now
-	} else {
+	} else if w.opens || l.Proven != 0 {
 		f.Flags |= l.Way
 	}
 	m.Ways[senderKey(*f)] = l
@@ -94,55 +99,65 @@ func (m *Model) nextWay(f Flow, p *packet, frame Frame, way uint16) uint16 {
 	return 0
 }
 
-// tryNextWay: a packet is sent again, 3/4 of a second or more after the last one.
-func (m *Model) tryNextWay(f *Flow, p *packet, frame Frame) {
+// tryNextWay: a packet is sent again, 3/4 of a second or more after the last one. It says whether that takes another way.
+func (m *Model) tryNextWay(f *Flow, p *packet, frame Frame) bool {
 	if m.sinceSent(*f) < m.Ticks(3)/4 || !m.mayLearn(*f) || m.observes(m.Host.Interfaces[f.Interface]) {
-		return
+		return false
 	}
 	next := m.nextWay(*f, p, frame, f.Flags&flagWay)
 	if l, holds := m.learnt(*f); holds && l.Way == 0 {
 		next = 0 // as the rule's way was seen to work
 	}
 	if next == f.Flags&flagWay {
-		return
+		return false
 	}
 	f.Attempt |= attemptAgain
 	f.Flags = f.Flags&^flagWay | next
 	f.Sent = uint16(m.Now)
+	return true
 }
 
-func (m *Model) sinceSent(f Flow) uint32 { return uint32(uint16(m.Now) - f.Sent) }
+func (m *Model) sinceSent(f Flow) uint32 { return uint32(max(0, int16(uint16(m.Now)-f.Sent))) }
 
 // synAckLeaves: it may be one that is sent again.
 func (m *Model) synAckLeaves(f *Flow, p *packet, frame Frame) {
 	if f.Attempt&attemptSent != 0 {
 		m.tryNextWay(f, p, frame)
-	} else if m.nextWay(*f, p, frame, 0) != 0 {
+	} else if _, _, routable := m.managed(frame.Ifindex); m.nextWay(*f, p, frame, 0) != 0 && (routable || f.Flags&flagAsRouted == 0) {
 		f.Attempt |= attemptChoice
 	}
 	f.Attempt |= attemptSent
 	f.Sent = uint16(m.Now)
 }
 
-// trialGoesOn: a segment leaves of a connection of which it is not known by which way its replies arrive.
+// trialGoesOn: a segment leaves of a connection of which it is not known by which way its replies arrive. Data that are sent
+// again take the next way, as does the ACK of what the peer sends again.
 func (m *Model) trialGoesOn(f *Flow, p *packet, frame Frame) {
 	switch {
 	case f.Flags&flagOnTrial == 0 || p.flags&(FlagSYN|FlagRST) != 0:
 	case int32(p.end()-f.SndNxt) > 0:
-		f.SndNxt, f.Sent = p.end(), uint16(m.Now)
-	case p.end() != p.seq:
-		m.tryNextWay(f, p, frame)
+		f.Sent = uint16(m.Now)
+	case p.end() != p.seq || f.Attempt&attemptUnheard != 0:
+		if m.tryNextWay(f, p, frame) {
+			f.SndUna = f.SndNxt
+			f.Attempt &^= attemptSent | attemptUnheard
+		}
+	case p.ack != f.RcvNxt && f.Attempt&attemptSent == 0:
+		f.Sent = uint16(m.Now)
+		f.Attempt |= attemptSent
 	}
 }
 
-// judge ends a trial: what was sent is acknowledged, or nothing was for three seconds.
+// judge ends a trial: what was sent is acknowledged, or the peer goes on ten seconds after an ACK of what it sent.
 func (m *Model) judge(f *Flow, p *packet) {
 	switch {
 	case f.Flags&flagOnTrial == 0 || !p.has(FlagACK):
 	case p.ack != f.SndUna && inSequence(p.ack, f.SndUna, f.SndNxt):
 		m.learn(*f, true)
 		f.Flags &^= flagOnTrial
-	case p.ack == f.SndNxt && m.sinceSent(*f) >= m.Ticks(3):
+	case p.payload > 1 && int32(p.end()-f.RcvNxt) <= 0: // sent again: that ACK has not arrived
+		f.Attempt = f.Attempt&^attemptSent | attemptUnheard
+	case p.ack == f.SndNxt && f.Attempt&attemptSent != 0 && m.sinceSent(*f) >= m.Ticks(10):
 		f.Flags &^= flagOnTrial
 	}
 }
@@ -187,7 +202,7 @@ func (m *Model) learn(f Flow, withData bool) {
 		l = Learnt{}
 	}
 	proven := l.Proven
-	if way != 0 && proves {
+	if proves {
 		proven = 1
 	}
 	l = Learnt{Since: m.Now, Heard: m.Now, Tried: m.Now, Way: way, Downs: m.downs(f), Proven: proven}
