@@ -101,10 +101,14 @@ func TestNextWay(t *testing.T) {
 		{name: "all are one", own: true, change: func(_ *bed, f *bpf.DatapathFlow) { f.Mac = rig.MAC(routerOf(1)) }, same: true},
 		{name: "the gateway is not known", change: func(_ *bed, f *bpf.DatapathFlow) { f.Gateway = 0 }, want: flagAsRouted},
 		{name: "several gateways", own: true, to: routerOf(2), change: func(_ *bed, f *bpf.DatapathFlow) { f.Flags |= flagEnforceMAC }, want: flagLastHop},
+		{name: "several gateways, of which the kernel chose another", own: true, present: flagLastHop, to: routerOf(2),
+			change: func(_ *bed, f *bpf.DatapathFlow) { f.Flags |= flagEnforceMAC }, want: flagAsRouted},
 		{name: "as routed is the sender's", own: true, to: otherRouter, present: flagLastHop,
 			change: func(_ *bed, f *bpf.DatapathFlow) { f.Flags |= flagEnforceMAC }, want: 0},
 		{name: "no way out", present: flagLastHop, to: net.HardwareAddr{2, 0x72, 0x65, 0x70, 0x6c, 0x79}, want: 0},
 		{name: "too soon", change: func(b *bed, f *bpf.DatapathFlow) { f.Sent = uint16(b.ago(0)) }, same: true},
+		{name: "half a second ago", change: func(b *bed, f *bpf.DatapathFlow) { f.Sent = uint16(b.ago(0) - b.Seconds(1)/2) }, same: true},
+		{name: "three quarters ago", change: func(b *bed, f *bpf.DatapathFlow) { f.Sent = uint16(b.ago(0) - b.Seconds(3)/4) }, want: flagLastHop},
 		{name: "the first one", change: func(_ *bed, f *bpf.DatapathFlow) { f.Attempt = 0 }, same: true},
 		{name: "gateways of the configuration", same: true, change: func(b *bed, _ *bpf.DatapathFlow) {
 			b.manage(b.replication, func(r *bpf.DatapathInterface) { r.NextHop = uint8(bpf.DatapathNextHopModeNEXT_HOP_TOLD) })
@@ -182,6 +186,8 @@ func TestLearnWay(t *testing.T) {
 			known: func(b *bed, f bpf.DatapathFlow) { b.teach(f, flagLastHop, 1, nil) }},
 		{name: "as routed, where another was proven just now", attempt: attemptOfTwo, way: flagAsRouted, proves: true,
 			known: func(b *bed, f bpf.DatapathFlow) { b.teach(f, flagLastHop, 1, proven) }},
+		{name: "as routed, where another was proven and settled", attempt: attemptOfTwo, way: flagAsRouted, settles: true, proves: true,
+			known: func(b *bed, f bpf.DatapathFlow) { b.teach(f, flagLastHop, 45, provenAndSettled) }},
 		{name: "as routed, where another was proven", attempt: attemptOfTwo, way: flagAsRouted, want: asRoutedLearnt, proves: true,
 			known: func(b *bed, f bpf.DatapathFlow) { b.teach(f, flagLastHop, 61, proven) }},
 		{name: "the same again", attempt: attemptOfTwo, way: flagLastHop,
@@ -514,6 +520,7 @@ func TestTrial(t *testing.T) {
 			{"new data", 1, ourISN + 1, peerISN + 1, heard, data, 0, true, heard},
 			{"data again", 1, ourISN + 101, peerISN + 1, heard, data, flagLastHop, true, attemptChoice | attemptAgain},
 			{"soon", 0, ourISN + 101, peerISN + 1, heard, data, 0, false, heard},
+			{"a RST, beyond that", 1, ourISN + 101, peerISN + 1, heard, tcp{flags: "R", seq: ourISN + 201}, 0, false, heard},
 			{"another CPU is ahead", 1<<32 - 1, ourISN + 101, peerISN + 1, heard, data, 0, false, heard},
 			{"an ACK", 1, ourISN + 1, peerISN + 1, attemptChoice, ack(peerISN + 1), 0, false, attemptChoice},
 			{"the first ACK of data", 1, ourISN + 1, peerISN + 1, attemptChoice, ack(peerISN + 51), 0, true, attemptChoice | attemptSent},
@@ -527,6 +534,9 @@ func TestTrial(t *testing.T) {
 				before := trial(test.sent, test.next, test.received, test.attempt)
 				got := after(before, egress(b.production, n.out(b.production, test.m)))
 				next, received := max(before.SndNxt, test.m.end()), max(before.RcvNxt, test.m.ack)
+				if test.m.flags == "R" {
+					next = before.SndNxt
+				}
 				una := map[uint16]uint32{0: ourISN + 1, flagLastHop: next}[test.way]
 				if got.Flags&(flagLastHop|flagAsRouted|flagOnTrial) != test.way|flagOnTrial || got.Attempt != test.then || got.SndUna != una || got.SndNxt != next || got.RcvNxt != received {
 					t.Errorf("%+v, want way %#x, attempt %d, %d to %d", got, test.way, test.then, una, next)
@@ -563,6 +573,15 @@ func TestTrial(t *testing.T) {
 				}
 			})
 		}
+		t.Run("numbers begin anew", func(t *testing.T) {
+			f := trial(1, 1<<32-50, peerISN+1, heard)
+			f.SndUna = f.SndNxt
+			m := data
+			m.seq = f.SndNxt
+			if got := after(f, egress(b.production, n.out(b.production, m))); got.SndNxt != 50 || got.Flags&flagLastHop != 0 {
+				t.Errorf("%+v", got)
+			}
+		})
 		t.Run("the peer moves", func(t *testing.T) {
 			f := trial(0, ourISN+101, peerISN+1, heard)
 			f.Flags |= flagNoSocket

@@ -38,8 +38,7 @@ static inline bool still_holds(const struct learnt *learnt, const struct path *p
 	mac_word mac = 0;
 
 	return age(learnt->heard) <= seconds(IDLE_SENDER) && learnt->downs == times_down(path->interface) &&
-	       ((path->gateway && !gateway_mac(path->gateway, path->ifindex, &mac)) ||
-		mac_equal((const __u8 *)&mac, learnt->gateway));
+	       (!gateway_mac(path->gateway, path->ifindex, &mac) || mac_equal((const __u8 *)&mac, learnt->gateway));
 }
 
 /* What was learnt of the sender that has brought a packet of this tuple by this path; the scratch sender is that. NULL for nothing. */
@@ -105,7 +104,7 @@ static __noinline __u16 next_way(const struct __sk_buff *skb, const struct packe
 
 	if (own && !(flow->flags & FLOW_ENFORCE_MAC))
 		copy_mac(&rule, packet->mac);
-	else if (!(flow->flags & FLOW_NEXT_HOP_GATEWAY) || !gateway_mac(flow->gateway, flow->ifindex, &rule))
+	else if (!gateway_mac(flow->gateway, flow->ifindex, &rule))
 		rule = read_mac(flow->mac);
 	if (!way && !mac_equal((const __u8 *)&rule, flow->mac))
 		return FLOW_LAST_HOP;

@@ -39,7 +39,7 @@ func (m *Model) learnt(f Flow) (Learnt, bool) {
 	l, known := m.Ways[senderKey(f)]
 	mac, usable := m.usable(f.Gateway, f.Ifindex)
 	return l, known && m.within(l.Heard, bpf.DatapathIdleSecondsIDLE_SENDER) && l.Downs == m.downs(f) &&
-		(f.Gateway != 0 && !usable || l.Gateway == mac)
+		(!usable || l.Gateway == mac)
 }
 
 // downs is how often the link of a flow's interface went down, as far as the kernel tells.
