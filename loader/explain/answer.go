@@ -47,9 +47,12 @@ func (h *Host) concludeOf(e *Explanation, f *bpf.DatapathFlow, verdict, reason s
 		return nil
 	}
 	sender, err := h.table.Sender(f)
-	if sender == nil {
-		e.Detail += ", as its handshake tries that"
-	} else {
+	switch {
+	case sender == nil && f.Tuple.Protocol != unix.IPPROTO_TCP: // it heeds what is known now, each second
+		e.Detail += ", as only lo or a dummy device has the self address"
+	case sender == nil:
+		e.Detail += ", as its handshake tries that, or found it"
+	default:
 		e.Detail += ", " + sender.Because()
 	}
 	return err
