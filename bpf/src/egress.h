@@ -35,7 +35,6 @@ static __noinline bool track_handshake(const struct __sk_buff *skb, const struct
 		track_syn_ack(skb, packet, flow);
 		if (flow->state & FLOW_REPLIED && flow->snd_una == packet->seq)
 			return true; /* sent again */
-		flow->attempt &= ATTEMPT_SENT | ATTEMPT_CHOICE; /* nobody knows this number by another way */
 		flow->snd_una = packet->seq;
 		flow->snd_nxt = end + 1;
 		flow->state |= FLOW_REPLIED;

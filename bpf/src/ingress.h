@@ -41,8 +41,7 @@ static inline void inbound_syn(struct __sk_buff *skb, struct scratch *scratch)
 		flow = set_path(skb, scratch, flow, TABLE_HALF_OPEN, again ? flow->flags & FLOW_WAY : LEARNT_WAY);
 		if (!flow)
 			return;
-		/* Of another handshake, or through another sender, nothing has left yet; the number of ours may be the same. */
-		if (!again)
+		if (!again) /* another handshake, or another sender: what left before may have had the same number of ours */
 			flow->attempt = flow->attempt ? ATTEMPT_AGAIN : 0;
 		flow->seen = now();
 		flow->rcv_nxt = segment_end(packet) + 1;

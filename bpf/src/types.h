@@ -125,7 +125,7 @@ struct flow {
 enum attempt {
 	ATTEMPT_SENT = 1 << 0,   /* one has left; on trial: an ACK of what the peer sent has */
 	ATTEMPT_CHOICE = 1 << 1, /* the ways differ: there is something to be learnt */
-	ATTEMPT_AGAIN = 1 << 2,  /* they left by several ways, with the same number */
+	ATTEMPT_AGAIN = 1 << 2,  /* they left by several ways, or may have */
 	ATTEMPT_ASTRAY = 1 << 3, /* one could not go by its way: nothing is learnt */
 	ATTEMPT_UNHEARD = 1 << 4, /* on trial: the peer sends again what was acknowledged */
 };

@@ -220,7 +220,6 @@ func (m *Model) synAckOut(p *packet, frame Frame) Verdict {
 		if f.State&stateReplied == 0 || f.SndUna != p.seq { // not one that is sent again
 			f.SndUna, f.SndNxt = p.seq, p.end()+1
 			f.State |= stateReplied
-			f.Attempt &= attemptSent | attemptChoice
 			delete(m.Outbound, t)
 			delete(m.Refused, t)
 		}
