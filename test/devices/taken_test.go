@@ -131,8 +131,8 @@ func TestTaken(t *testing.T) {
 			shown := 0
 			release := product.Quiet(t)
 			for i := range times {
-				began := time.Now()
 				await.Must(t, theft.steal(t, p, n.Server.Eth1))
+				began := time.Now()
 				if attachedHooks(p, "eth1") < len(hooks) {
 					shown++
 				}

@@ -21,7 +21,6 @@ import (
 	"replypath/test/topology"
 	"replypath/test/traffic"
 	"replypath/test/wire"
-	testwire "replypath/test/wire"
 )
 
 // A NIC whose gateway stands in no table: sockets that name the NIC for what they send, be it that they are bound to it or that
@@ -271,7 +270,7 @@ func TestSourceWithoutEth0(t *testing.T) {
 
 func (b *bed) sourceWithoutEth0(ruled, product bool) {
 	b.Helper()
-	wire := testwire.Capture(b, b.net.Server.Eth1.Peer())
+	frames := wire.Capture(b, b.net.Server.Eth1.Peer())
 	b.deleteEth0()
 	if product { // until the daemon hears of it, IPv4's route of last resort serves whatever the host begins
 		b.awaitRules(true)
@@ -287,7 +286,7 @@ func (b *bed) sourceWithoutEth0(ruled, product bool) {
 		b.Eventually("the socket is answered", func() error { return exchange(connected, promptly) })
 		source = connected.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap().String()
 	}
-	syns := b.syns(wire)
+	syns := b.syns(frames)
 	b.Logf("replypath: %t: a UDP socket that was connected meanwhile has the source %s (%v), connect: %v, %d SYNs by eth1",
 		product, source, udpErr, tcpErr, syns)
 	looksAgain := ruled && b.family == topology.IPv6
