@@ -35,11 +35,27 @@ func (b *bed) keepPeriod() {
 }
 
 // adopts is the effect of a segment whose socket says that the peer opened its connection.
-func (b *bed) adopts(n network, via nic) effect {
+func (b *bed) adopts(n network, via nic, m tcp, state uint8) effect {
+	f := b.born(n, tcp{}, via)
+	f.State, f.SndNxt = state, m.ack
+	if state == stateClosing {
+		f.SndNxt++ // the FIN
+	}
 	return effect{
 		events: events{bpf.DatapathEventEVENT_ADMITTED_ESTABLISHED: 1, eventReadmittedEstablished: 1},
-		tables: establishedFlow(b.born(n, tcp{}, via)),
+		tables: establishedFlow(onTrial(f, m)),
 	}
+}
+
+// onTrial is a connection whose way no handshake chose, since this segment came in.
+func onTrial(f bpf.DatapathFlow, m tcp) bpf.DatapathFlow {
+	f.Flags |= flagOnTrial
+	f.Attempt, f.Sent = attemptFirst, toldNow
+	if f.Flags&flagNoSocket == 0 {
+		f.RcvNxt = m.seq
+	}
+	f.SndUna = f.SndNxt
+	return f
 }
 
 var adoptFamily = map[string]story{
@@ -61,7 +77,7 @@ var adoptFamily = map[string]story{
 		segment := tcp{flags: "A", seq: c.received, ack: c.acked}
 		b.put(b.sent(n, tcp{}, 2))
 		b.arrives(n, segment, effect{tables: func(t tables) { delete(t.Outbound, b.Seeds.Digest(n.tuple(tcp{}))) }})
-		b.arrives(n, segment, b.adopts(n, b.replication))
+		b.arrives(n, segment, b.adopts(n, b.replication, segment, 0))
 	},
 	"while answers come in, it stays known that the host asked": func(t *testing.T, b *bed, n network) {
 		b.put(b.sent(n, tcp{}, idleOutbound-1))

@@ -210,6 +210,7 @@ const (
 	flagLastHop  = uint16(bpf.DatapathFlowFlagsFLOW_LAST_HOP)
 	flagAsRouted = uint16(bpf.DatapathFlowFlagsFLOW_AS_ROUTED)
 	flagOnTrial  = uint16(bpf.DatapathFlowFlagsFLOW_ON_TRIAL)
+	flagSettled  = uint16(bpf.DatapathFlowFlagsFLOW_SETTLED)
 
 	attemptSent   = uint8(bpf.DatapathAttemptATTEMPT_SENT)
 	attemptChoice = uint8(bpf.DatapathAttemptATTEMPT_CHOICE)
@@ -217,6 +218,7 @@ const (
 	attemptAstray = uint8(bpf.DatapathAttemptATTEMPT_ASTRAY)
 
 	attemptUnheard = uint8(bpf.DatapathAttemptATTEMPT_UNHEARD)
+	attemptFirst   = uint8(bpf.DatapathAttemptATTEMPT_FIRST)
 
 	stateClosing    = uint8(bpf.DatapathFlowStateFLOW_CLOSING)
 	stateReplied    = uint8(bpf.DatapathFlowStateFLOW_REPLIED)

@@ -203,7 +203,7 @@ func TestLastACK(t *testing.T) {
 				b.arrives(n, forged, want)
 				b.put()
 			}
-			b.arrives(n, ack, b.adopts(n, b.replication))
+			b.arrives(n, ack, b.adopts(n, b.replication, ack, 0))
 			if cookies == 1 { // a request would stay a second longer than its listener
 				send()
 				b.must(setTimeout(listener))
@@ -211,10 +211,7 @@ func TestLastACK(t *testing.T) {
 				b.must(err)
 				b.must(unix.Shutdown(accepted, unix.SHUT_WR)) // what the host has closed is entered as closing
 				b.put()
-				want := b.adopts(n, b.replication)
-				flow := b.born(n, tcp{}, b.replication)
-				flow.State = stateClosing
-				want.tables = establishedFlow(flow)
+				want := b.adopts(n, b.replication, ack, stateClosing)
 				b.arrives(n, ack, want)
 				abort(t, accepted)
 			}

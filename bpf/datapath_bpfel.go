@@ -21,7 +21,15 @@ const (
 	DatapathAttemptATTEMPT_AGAIN   DatapathAttempt = 4
 	DatapathAttemptATTEMPT_ASTRAY  DatapathAttempt = 8
 	DatapathAttemptATTEMPT_UNHEARD DatapathAttempt = 16
+	DatapathAttemptATTEMPT_FIRST   DatapathAttempt = 32
 )
+
+type DatapathBegun struct {
+	_    structs.HostLayout
+	Sent uint32
+	Way  uint16
+	_    [2]byte
+}
 
 type DatapathEvent uint32
 
@@ -124,6 +132,7 @@ const (
 	DatapathFlowFlagsFLOW_AS_ROUTED        DatapathFlowFlags = 1024
 	DatapathFlowFlagsFLOW_WAY              DatapathFlowFlags = 1536
 	DatapathFlowFlagsFLOW_ON_TRIAL         DatapathFlowFlags = 2048
+	DatapathFlowFlagsFLOW_SETTLED          DatapathFlowFlags = 4096
 )
 
 type DatapathFlowState uint32
@@ -170,6 +179,12 @@ type DatapathHandover struct {
 	Traced         bool
 	_              [5]byte
 }
+
+type DatapathHop uint32
+
+const (
+	DatapathHopON_LINK_HOP DatapathHop = 65535
+)
 
 type DatapathIdleSeconds uint32
 
@@ -256,6 +271,8 @@ type DatapathLearnt struct {
 	Gateway [6]uint8
 	Settled uint8
 	Proven  uint8
+	Tries   uint8
+	_       [3]byte
 }
 
 type DatapathMode uint32
@@ -443,7 +460,8 @@ type DatapathScratch struct {
 	_               [4]byte
 	Socket          uint64
 	SocketIsClosing bool
-	_               [7]byte
+	_               [3]byte
+	SocketSndNxt    uint32
 	Selves          [64]struct {
 		_          structs.HostLayout
 		Self       [2]uint64
@@ -591,6 +609,7 @@ type DatapathTuple struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	DatapathMapAssured             = "assured"
+	DatapathMapBegunBy             = "begun_by"
 	DatapathMapConnectionless      = "connectionless"
 	DatapathMapDevices             = "devices"
 	DatapathMapEstablished         = "established"
@@ -692,6 +711,7 @@ type DatapathProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type DatapathMapSpecs struct {
 	Assured        *ebpf.MapSpec `ebpf:"assured"`
+	BegunBy        *ebpf.MapSpec `ebpf:"begun_by"`
 	Connectionless *ebpf.MapSpec `ebpf:"connectionless"`
 	Devices        *ebpf.MapSpec `ebpf:"devices"`
 	Established    *ebpf.MapSpec `ebpf:"established"`
@@ -751,6 +771,7 @@ func (o *DatapathObjects) Close() error {
 // It can be passed to LoadDatapathObjects or ebpf.CollectionSpec.LoadAndAssign.
 type DatapathMaps struct {
 	Assured        *ebpf.Map `ebpf:"assured"`
+	BegunBy        *ebpf.Map `ebpf:"begun_by"`
 	Connectionless *ebpf.Map `ebpf:"connectionless"`
 	Devices        *ebpf.Map `ebpf:"devices"`
 	Established    *ebpf.Map `ebpf:"established"`
@@ -774,6 +795,7 @@ type DatapathMaps struct {
 func (m *DatapathMaps) Close() error {
 	return _DatapathClose(
 		m.Assured,
+		m.BegunBy,
 		m.Connectionless,
 		m.Devices,
 		m.Established,

@@ -34,7 +34,9 @@ func (b *bed) follows(n network, m message, old bpf.DatapathFlow, via nic) effec
 	moved.Flags |= old.Flags & flagReset
 	moved.State = old.State &^ (stateAsymmetric | stateCorrected)
 	moved.SndUna, moved.SndNxt = old.SndUna, old.SndNxt
-	if old.Tuple.Protocol != unix.IPPROTO_TCP {
+	if segment, ok := m.(tcp); ok {
+		moved = onTrial(moved, segment)
+	} else {
 		moved.Flags |= old.Flags & flagNoSocket
 		moved.SndNxt, moved.RcvNxt = 0, old.RcvNxt
 		if old.SndNxt != 0 {
@@ -179,11 +181,8 @@ func TestNoSocketFollows(t *testing.T) {
 			moved := flow
 			moved.Seen, moved.Ifindex, moved.Interface = justNow, b.backup.Index, b.backup.id
 			moved.Gateway, moved.Mac = b.backup.gateway(n.family), rig.MAC(b.backup.router)
-			if test.ack >= flow.SndUna && test.ack <= test.sent {
-				moved.SndUna = test.ack
-			}
-			follows := effect{events: once(eventMoved + bpf.DatapathEvent(bpf.DatapathProtocolClassCLASS_TCP)), tables: establishedFlow(moved)}
 			m := tcp{flags: test.flags, seq: test.seq, ack: test.ack, payload: 10}
+			follows := effect{events: once(eventMoved + bpf.DatapathEvent(bpf.DatapathProtocolClassCLASS_TCP)), tables: establishedFlow(onTrial(moved, m))}
 			b.run(ingress(b.backup, n.in(b.backup, m)), either(test.good, follows, unread(contested)))
 		})
 	}

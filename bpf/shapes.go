@@ -14,6 +14,7 @@ func Shapes() map[string]*ebpf.MapSpec {
 		".bss":           {Name: ".bss", Type: ebpf.Array, KeySize: 4, ValueSize: 3276800, MaxEntries: 1, Flags: unix.BPF_F_MMAPABLE},
 		".data.control":  {Name: ".data.control", Type: ebpf.Array, KeySize: 4, ValueSize: 9376, MaxEntries: 1, Flags: unix.BPF_F_MMAPABLE},
 		"assured":        {Name: "assured", Type: ebpf.LRUHash, KeySize: 8, ValueSize: 96, MaxEntries: 1, Flags: 0x0},
+		"begun_by":       {Name: "begun_by", Type: ebpf.LRUHash, KeySize: 26, ValueSize: 8, MaxEntries: 1024, Flags: 0x0},
 		"connectionless": {Name: "connectionless", Type: ebpf.LRUHash, KeySize: 8, ValueSize: 96, MaxEntries: 1, Flags: 0x0},
 		"devices":        {Name: "devices", Type: ebpf.DevMap, KeySize: 4, ValueSize: 4, MaxEntries: 4096, Flags: 0x0},
 		"established":    {Name: "established", Type: ebpf.LRUHash, KeySize: 8, ValueSize: 96, MaxEntries: 1, Flags: 0x0},
@@ -31,7 +32,7 @@ func Shapes() map[string]*ebpf.MapSpec {
 		"prefixes":       {Name: "prefixes", Type: ebpf.LPMTrie, KeySize: 28, ValueSize: 4, MaxEntries: 90112, Flags: 0x1},
 		"tails":          {Name: "tails", Type: ebpf.ProgramArray, KeySize: 4, ValueSize: 4, MaxEntries: 2, Flags: 0x0},
 		"trace_events":   {Name: "trace_events", Type: ebpf.RingBuf, KeySize: 0, ValueSize: 0, MaxEntries: 262144, Flags: 0x0},
-		"ways":           {Name: "ways", Type: ebpf.LRUHash, KeySize: 26, ValueSize: 24, MaxEntries: 16384, Flags: 0x0},
+		"ways":           {Name: "ways", Type: ebpf.LRUHash, KeySize: 26, ValueSize: 28, MaxEntries: 16384, Flags: 0x0},
 	}
 }
 

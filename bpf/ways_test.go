@@ -239,8 +239,9 @@ func TestLearnWay(t *testing.T) {
 
 // TestNeighbours: what is learnt of neighbours that come through a sender says nothing of others, whose gateway is another.
 func TestNeighbours(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
+	test := func(t *testing.T, b *bed, n network, change func(*bpf.DatapathFlow)) {
 		far, direct, bits := b.handshake(n, 1, attemptSent|attemptChoice, 0), b.replication, map[uint8]int{4: 24, 6: 64}[n.family]
+		change(&far)
 		known := b.teach(far, flagAsRouted, 61, provenAndSettled)
 		near := n
 		near.peer, direct.router = n.self.Next(), neighbour
@@ -249,12 +250,19 @@ func TestNeighbours(t *testing.T) {
 		b.exec(egress(direct, near.out(direct, synAck)))
 		b.exec(ingress(b.replication, near.in(b.second(), finalAck)))
 		after, _ := b.snapshot()
-		if got := b.known(after.Established[near.tuple(syn)]); got.Settled != 1 || got.Way != 0 {
+		neighbours := after.Established[near.tuple(syn)]
+		neighbours.Gateway = uint16(bpf.DatapathHopON_LINK_HOP)
+		if got := b.known(neighbours); got.Settled != 1 || got.Way != 0 {
 			t.Errorf("of neighbours is known %+v", got)
 		}
 		if got := b.known(far); got != known {
 			t.Errorf("of others is known %+v", got)
 		}
+	}
+	eachFamily(t, func(t *testing.T, b *bed, n network) { test(t, b, n, func(*bpf.DatapathFlow) {}) })
+	under(t, "no gateway is known", eachFamily, func(t *testing.T, b *bed, n network) {
+		b.manage(b.replication, func(r *bpf.DatapathInterface) { r.Gateways4, r.Gateways6 = 0, 0 })
+		test(t, b, n, func(f *bpf.DatapathFlow) { f.Gateway = 0 })
 	})
 }
 
@@ -308,26 +316,35 @@ func TestBeginByWay(t *testing.T) {
 	t.Run("a second opinion", func(t *testing.T) {
 		begins(t, syn, func(b *bed, n network, f bpf.DatapathFlow) uint16 {
 			b.teach(f, flagLastHop, 61, proven)
-			again := syn
-			again.ports = ports{1, 2}
 			b.exec(ingress(b.replication, n.in(b.second(), udp{})))
-			b.exec(ingress(b.replication, n.in(b.second(), again)))
 			after, _ := b.snapshot()
-			if first := after.HalfOpen[n.tuple(again)]; first.Flags&flagLastHop != 0 || after.Connectionless[n.tuple(udp{})].Flags&flagLastHop == 0 {
-				t.Errorf("the handshake that asks begins with %#x", first.Flags)
+			if after.Connectionless[n.tuple(udp{})].Flags&flagLastHop == 0 {
+				t.Error("datagrams begin by the rule's way")
 			}
 			if l := b.known(f); b.ago(0)-l.Heard > 10 {
 				t.Errorf("heard is not renewed: %+v", l)
 			}
-			return flagLastHop // one at a time
+			return flagLastHop // until the SYN-ACK leaves
 		})
 	})
-	t.Run("settled", func(t *testing.T) {
-		begins(t, syn, func(b *bed, _ network, f bpf.DatapathFlow) uint16 {
-			b.teach(f, flagLastHop, 61, func(l *bpf.DatapathLearnt) { l.Settled = 1 })
-			return flagLastHop
+	for _, test := range []struct {
+		name   string
+		ago    uint32
+		change func(*bpf.DatapathLearnt)
+		want   uint16
+	}{
+		{"settled", 29, provenAndSettled, flagLastHop | flagSettled}, {"settled, to be heard again", 30, provenAndSettled, flagLastHop},
+		{"settled, not proven", 1, func(l *bpf.DatapathLearnt) { l.Settled = 1 }, flagLastHop}, {"not settled", 1, proven, flagLastHop},
+	} {
+		under(t, test.name, eachFamily, func(t *testing.T, b *bed, n network) {
+			b.teach(b.handshake(n, 0, 0, 0), flagLastHop, test.ago, test.change)
+			b.exec(ingress(b.replication, n.in(b.second(), syn)))
+			after, _ := b.snapshot()
+			if got := after.HalfOpen[n.tuple(syn)].Flags & (flagLastHop | flagAsRouted | flagSettled); got != test.want {
+				t.Errorf("flags %#x, want %#x", got, test.want)
+			}
 		})
-	})
+	}
 	for name, hop := range map[string]bpf.DatapathNextHopMode{
 		"gateways of the configuration": bpf.DatapathNextHopModeNEXT_HOP_TOLD, "last-hop": bpf.DatapathNextHopModeNEXT_HOP_LAST,
 	} {
@@ -337,6 +354,83 @@ func TestBeginByWay(t *testing.T) {
 				b.manage(b.replication, func(r *bpf.DatapathInterface) { r.NextHop = uint8(hop) })
 				return 0
 			})
+		})
+	}
+}
+
+// TestFirstSYNACK: a handshake begins by the way that was learnt, and at times by the rule's. Where nothing is known of its sender,
+// it takes the next way if the last one's SYN-ACK was not answered.
+func TestFirstSYNACK(t *testing.T) {
+	learnt := func(ago uint32, tries uint8, change func(*bpf.DatapathLearnt)) func(*bed, *bpf.DatapathFlow) {
+		return func(b *bed, f *bpf.DatapathFlow) {
+			f.Flags |= flagLastHop
+			b.teach(*f, flagLastHop, 100, func(l *bpf.DatapathLearnt) {
+				l.Tried, l.Tries = b.ago(ago), tries
+				if change != nil {
+					change(l)
+				}
+			})
+		}
+	}
+	begun := func(ago uint32, way uint16) func(*bed, *bpf.DatapathFlow) {
+		return func(b *bed, f *bpf.DatapathFlow) {
+			b.must(b.BegunBy.Put(sender(*f), bpf.DatapathBegun{Sent: b.ago(ago), Way: way}))
+		}
+	}
+	for _, test := range []struct {
+		name  string
+		known func(*bed, *bpf.DatapathFlow)
+		want  uint16
+		tries uint8
+		sent  bool // it is the one whose answer is waited for
+	}{
+		{name: "nothing is known", sent: true},
+		{name: "the last one was not answered", known: begun(1, 0), want: flagLastHop, sent: true},
+		{name: "nor was that", known: begun(1, flagLastHop), want: flagAsRouted, sent: true},
+		{name: "it left just now", known: begun(0, flagAsRouted), want: flagAsRouted, sent: true},
+		{name: "it left long ago", known: begun(60, flagLastHop), sent: true},
+		{name: "observe", known: func(b *bed, _ *bpf.DatapathFlow) { b.switchMode(uint8(bpf.DatapathModeMODE_OBSERVE)) }},
+		{name: "gateways of the configuration", known: func(b *bed, _ *bpf.DatapathFlow) {
+			b.manage(b.replication, func(r *bpf.DatapathInterface) { r.NextHop = uint8(bpf.DatapathNextHopModeNEXT_HOP_TOLD) })
+		}},
+		{name: "a second opinion", known: learnt(100, 0, nil), tries: 1},
+		{name: "a minute has not passed", want: flagLastHop, known: func(b *bed, f *bpf.DatapathFlow) {
+			f.Flags |= flagLastHop
+			b.teach(*f, flagLastHop, 59, nil)
+		}},
+		{name: "asked for just now", known: learnt(9, 0, nil), want: flagLastHop},
+		{name: "asked for once before, soon", known: learnt(19, 1, nil), want: flagLastHop, tries: 1},
+		{name: "asked for once before", known: learnt(20, 1, nil), tries: 2},
+		{name: "asked for often", known: learnt(640, 6, nil), tries: 6},
+		{name: "settled", known: learnt(100, 0, provenAndSettled), want: flagLastHop},
+		{name: "known to be", known: func(b *bed, f *bpf.DatapathFlow) { learnt(100, 0, nil)(b, f); f.Flags |= flagSettled }, want: flagLastHop},
+	} {
+		under(t, test.name, eachFamily, func(t *testing.T, b *bed, n network) {
+			f := b.handshake(n, 0, 0, 0)
+			if test.known != nil {
+				test.known(b, &f)
+			}
+			before := b.known(f)
+			b.put(halfOpen(f))
+			b.exec(egress(b.production, n.out(b.production, synAck)))
+			after, _ := b.snapshot()
+			if got := after.HalfOpen[f.Tuple]; got.Flags&(flagLastHop|flagAsRouted) != test.want || got.Attempt&^attemptAstray != attemptSent|attemptChoice {
+				t.Errorf("flags %#x, attempt %#x; want way %#x", got.Flags, got.Attempt, test.want)
+			}
+			l := b.known(f)
+			if isTried := l.Tried != before.Tried; l.Tries != test.tries || isTried != (test.want == 0 && before != bpf.DatapathLearnt{}) {
+				t.Errorf("learnt %+v after %+v", l, before)
+			}
+			ways, err := b.BegunWays()
+			b.must(err)
+			got, known := ways[sender(f)]
+			if known != test.sent || got.Way != test.want && known || known && b.ago(0)-got.Sent > 10 {
+				t.Errorf("begun %+v, %v", got, known)
+			}
+			b.exec(ingress(b.replication, n.in(b.second(), finalAck)))
+			if ways, err = b.BegunWays(); err != nil || len(ways) > 0 && test.sent {
+				t.Errorf("once answered: %+v, %v", ways, err)
+			}
 		})
 	}
 }
@@ -476,7 +570,7 @@ func TestTrial(t *testing.T) {
 			attempt uint8
 		}{
 			{"begins", b.second(), true, flagLastHop, attemptOfTwo &^ attemptSent},
-			{"not where the ACK comes through another", b.replication, false, 0, attemptOfTwo},
+			{"by the way of another, where the ACK comes through that", b.replication, true, 0, attemptFirst},
 		} {
 			t.Run(test.name, func(t *testing.T) {
 				f := b.handshake(n, 0, attemptOfTwo, flagLastHop)
@@ -511,6 +605,8 @@ func TestTrial(t *testing.T) {
 			{"the ACK of data that came again", 1, ourISN + 1, peerISN + 51, unheard, ack(peerISN + 51), flagLastHop, true, attemptChoice | attemptAgain},
 			{"the same, soon", 0, ourISN + 1, peerISN + 51, unheard, ack(peerISN + 51), 0, false, unheard},
 			{"a RST", 1, ourISN + 101, peerISN + 1, heard, tcp{flags: "R", seq: ourISN + 1}, 0, false, heard},
+			{"data again, the first by this path", 1, ourISN + 101, peerISN + 1, attemptFirst, data, 0, true, 0},
+			{"an ACK before any data", 1, ourISN + 101, peerISN + 1, attemptFirst, ack(peerISN + 51), 0, true, attemptFirst | attemptSent},
 			{"a FIN again", 1, ourISN + 2, peerISN + 1, heard, tcp{flags: "FA", seq: ourISN + 1, ack: peerISN + 1}, flagLastHop, true, attemptChoice | attemptAgain},
 		} {
 			t.Run(test.name, func(t *testing.T) {
@@ -566,9 +662,9 @@ func TestTrial(t *testing.T) {
 			}
 		})
 		t.Run("the peer moves", func(t *testing.T) {
-			f := trial(0, ourISN+101, peerISN+1, heard)
+			f := trial(1, ourISN+101, peerISN+1, heard)
 			f.Flags |= flagNoSocket
-			if got := after(f, ingress(b.backup, n.in(b.backup, acked(ourISN+1)))); got.Flags&flagOnTrial != 0 || got.Ifindex == f.Ifindex {
+			if got := after(f, ingress(b.backup, n.in(b.backup, acked(ourISN+1)))); got.Flags&flagOnTrial == 0 || got.Attempt != attemptFirst || got.Ifindex == f.Ifindex {
 				t.Errorf("%+v", got)
 			}
 		})

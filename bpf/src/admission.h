@@ -218,6 +218,22 @@ __noinline int may_start(struct __sk_buff *skb)
 	return reason == EVENT_END;
 }
 
+/*
+ * The connection's way was chosen by no handshake, or by one of several: whether replies arrive by it is still to be seen
+ * (handshake.h). What was in flight left by another. Its socket was asked just now.
+ */
+static inline void put_on_trial(const struct packet *packet, struct flow *flow, __u8 attempt)
+{
+	flow->flags |= FLOW_ON_TRIAL;
+	flow->attempt = attempt;
+	flow->sent = now();
+	if (!(flow->flags & FLOW_NO_SOCKET)) {
+		flow->snd_nxt = get_scratch()->socket_snd_nxt;
+		flow->rcv_nxt = packet->seq;
+	}
+	flow->snd_una = flow->snd_nxt;
+}
+
 /* Enters the flow that the scratch packet starts, with these flags and state, and with this frame's path. */
 static __noinline bool enter(struct __sk_buff *skb, struct scratch *scratch, enum table table, __u16 flags, __u8 state)
 {
@@ -232,6 +248,8 @@ static __noinline bool enter(struct __sk_buff *skb, struct scratch *scratch, enu
 	flow->rcv_nxt = is_syn(packet) ? segment_end(packet) + 1 : 0;
 	flow->flags = flags;
 	flow->state = state;
+	if (flags & FLOW_ON_TRIAL)
+		put_on_trial(packet, flow, ATTEMPT_FIRST);
 	take_path(scratch);
 	return enter_flow(table, false);
 }

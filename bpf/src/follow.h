@@ -71,18 +71,16 @@ static inline bool is_to_be_dropped(const struct __sk_buff *skb, const struct pa
 
 static inline bool may_move(struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
 {
-	bool proved;
+	bool proved, latest = configuration.follow == FOLLOW_LATEST;
 
-	if (configuration.follow == FOLLOW_LATEST)
-		return true;
 	if (configuration.follow == FOLLOW_PINNED) {
 		count_event(EVENT_REFUSED_PINNED);
 		return false;
 	}
 	if (packet->protocol == IPPROTO_TCP)
-		proved = segment_is_plausible(skb, packet, flow);
+		proved = segment_is_plausible(skb, packet, flow) || latest; /* put_on_trial() wants the socket asked */
 	else
-		proved = is_cut_off(flow, packet->family) ||
+		proved = latest || is_cut_off(flow, packet->family) ||
 			 (!is_to_be_dropped(skb, packet, flow) && peer_has_moved(skb, packet, flow));
 	if (!proved)
 		count_event(EVENT_REFUSED_CONTESTED);
@@ -109,9 +107,9 @@ static __noinline struct flow *follow_frame(struct __sk_buff *skb, struct scratc
 	if (!flow)
 		return NULL;
 	flow->seen = now();
-	flow->flags &= ~(FLOW_ACTIVE | FLOW_ON_TRIAL);
+	flow->flags &= ~FLOW_ACTIVE;
 	if (packet->protocol == IPPROTO_TCP)
-		track_received(packet, flow);
+		put_on_trial(packet, flow, ATTEMPT_FIRST);
 	else
 		flow->rival = 0;
 	flow->state &= ~(FLOW_ASYMMETRIC | FLOW_CORRECTED);

@@ -41,23 +41,26 @@ static inline bool still_holds(const struct learnt *learnt, const struct path *p
 	       (!gateway_mac(path->gateway, path->ifindex, &mac) || mac_equal((const __u8 *)&mac, learnt->gateway));
 }
 
-/* What was learnt of the sender that has brought a packet of this tuple by this path; the scratch sender is that. NULL for nothing. */
-static inline struct learnt *find_learnt(const struct tuple *tuple, const struct path *path)
+/*
+ * What was learnt of the sender that has brought a packet by this path; the scratch sender is that. NULL for nothing.
+ * Where no gateway is known, the rule has neighbours answered otherwise than others all the same.
+ */
+static __noinline struct learnt *find_learnt(const struct packet *packet, const struct path *path)
 {
 	struct sender *sender = &get_scratch()->sender;
 	struct learnt *learnt;
 
 	sender->interface = path->interface;
 	sender->gateway = path->gateway;
+	if (!path->gateway && on_link_flags_of(packet, path->ifindex))
+		sender->gateway = ON_LINK_HOP;
 	copy_mac(sender->mac, path->mac);
-	__builtin_memcpy(sender->self, tuple->self, sizeof(sender->self));
+	__builtin_memcpy(sender->self, packet->tuple.self, sizeof(sender->self));
 	learnt = bpf_map_lookup_elem(&ways, sender);
 	return learnt && still_holds(learnt, path) ? learnt : NULL;
 }
 
 #define HEARD_SECONDS 30
-#define SECOND_OPINION 60
-#define ONE_OPINION_IN 10
 
 /* The sender goes on, and what was learnt of it. */
 static inline void hear(struct learnt *learnt)
@@ -68,8 +71,7 @@ static inline void hear(struct learnt *learnt)
 
 /*
  * The way of replies to the scratch packet, whose path is in the scratch: this one, or LEARNT_WAY, where no setting says. By a
- * way that is not proven nothing begins but handshakes: they find out. What one of them taught may be due to a frame that
- * was lost: a minute later one begins by the rule's way.
+ * way that is not proven nothing begins but handshakes: they find out.
  */
 __noinline int way_of(__u32 way)
 {
@@ -83,17 +85,14 @@ __noinline int way_of(__u32 way)
 		return 0;
 	if (way != LEARNT_WAY)
 		return way;
-	learnt = find_learnt(&packet->tuple, &scratch->path);
+	learnt = find_learnt(packet, &scratch->path);
 	if (!learnt)
 		return 0;
 	if (packet->protocol != IPPROTO_TCP)
 		hear(learnt);
 	if (!is_syn(packet))
 		return learnt->proven ? learnt->way : 0;
-	if (learnt->settled || age(learnt->since) < seconds(SECOND_OPINION) || age(learnt->tried) < seconds(ONE_OPINION_IN))
-		return learnt->way;
-	learnt->tried = now();
-	return 0;
+	return learnt->way | (learnt->settled && learnt->proven && age(learnt->heard) < seconds(HEARD_SECONDS) ? FLOW_SETTLED : 0);
 }
 
 /* The way after this one by which the packet may leave; this one where no other differs: what the kernel chose is known here. */
@@ -114,7 +113,12 @@ static __noinline __u16 next_way(const struct __sk_buff *skb, const struct packe
 	return 0;
 }
 
-#define WAY_QUARTERS 3 /* of a second: so long the answer to what left is waited for, before another way is tried */
+/* Ticks: so long the answer to what left is waited for, before another way is tried. */
+static inline __u32 patience(void)
+{
+	return seconds(3) / 4;
+}
+
 #define TRIAL_SECONDS 10 /* more than a peer waits until it sends again */
 
 /* Ticks; none where another CPU is ahead. */
@@ -135,9 +139,9 @@ static __noinline bool try_next_way(const struct __sk_buff *skb, const struct pa
 	__u16 way = flow->flags & FLOW_WAY, next;
 	const struct learnt *learnt;
 
-	if (since_sent(flow) < seconds(WAY_QUARTERS) / 4 || !may_learn(interface) || !is_enforced(interface))
+	if (since_sent(flow) < patience() || !may_learn(interface) || !is_enforced(interface))
 		return false;
-	learnt = find_learnt(&flow->tuple, (const struct path *)&flow->ifindex);
+	learnt = find_learnt(packet, path_of(flow));
 	next = learnt && !learnt->way ? 0 : next_way(skb, packet, flow, way);
 	if (next == way)
 		return false;
@@ -147,13 +151,58 @@ static __noinline bool try_next_way(const struct __sk_buff *skb, const struct pa
 	return true;
 }
 
+#define SECOND_OPINION 60
+#define ONE_OPINION_IN 10
+#define MOST_TRIES 6 /* of these, each of which takes twice as long as the one before: 10 minutes */
+
+/*
+ * The way by which a handshake begins through the scratch sender, of whom nothing is known. Who gives up before we send again
+ * teaches nothing; so the next one takes the next way, if the last was not answered meanwhile.
+ */
+static __noinline __u16 begin_unknown(const struct __sk_buff *skb, const struct packet *packet, const struct flow *flow)
+{
+	const struct sender *sender = &get_scratch()->sender;
+	struct begun *last = bpf_map_lookup_elem(&begun_by, sender), begun = { .sent = now() };
+
+	if (last && age(last->sent) < seconds(SECOND_OPINION)) {
+		if (age(last->sent) < patience())
+			return last->way;
+		begun.way = next_way(skb, packet, flow, last->way);
+	}
+	bpf_map_update_elem(&begun_by, sender, &begun, BPF_ANY);
+	return begun.way;
+}
+
+/*
+ * The first SYN-ACK of a handshake leaves, which may go by several ways. What one handshake taught may be due to a frame
+ * that was lost: a minute later another one begins by the rule's way.
+ */
+static __noinline void begin_by_way(const struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
+{
+	const struct interface *interface = get_interface(flow->interface, flow->ifindex);
+	struct learnt *learnt;
+
+	flow->attempt |= ATTEMPT_CHOICE;
+	if (flow->flags & FLOW_SETTLED || !may_learn(interface) || !is_enforced(interface))
+		return;
+	learnt = find_learnt(packet, path_of(flow));
+	if (!learnt) {
+		flow->flags |= begin_unknown(skb, packet, flow);
+	} else if (!learnt->settled && age(learnt->since) >= seconds(SECOND_OPINION) &&
+		   age(learnt->tried) >= seconds(ONE_OPINION_IN) << (learnt->tries & 7)) {
+		learnt->tried = now();
+		learnt->tries += learnt->tries < MOST_TRIES;
+		flow->flags &= ~FLOW_WAY;
+	}
+}
+
 /* Our SYN-ACK leaves. As routed it may not: then it goes by the rule's way, and tells nothing of the other. */
 static inline void track_syn_ack(const struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
 {
 	if (flow->attempt & ATTEMPT_SENT)
 		try_next_way(skb, packet, flow);
 	else if (next_way(skb, packet, flow, 0) && (!(flow->flags & FLOW_AS_ROUTED) || leads_out(skb, packet)))
-		flow->attempt |= ATTEMPT_CHOICE;
+		begin_by_way(skb, packet, flow);
 	flow->attempt |= ATTEMPT_SENT;
 	flow->sent = now();
 }
@@ -164,7 +213,8 @@ static inline void track_syn_ack(const struct __sk_buff *skb, const struct packe
  */
 static __noinline void track_segment(const struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
 {
-	bool is_new = (__s32)(segment_end(packet) - flow->snd_nxt) > 0, is_again = !is_new && segment_end(packet) != packet->seq;
+	__u32 end = segment_end(packet);
+	bool is_new = (__s32)(end - flow->snd_nxt) > 0 || (flow->attempt & ATTEMPT_FIRST && end != packet->seq), is_again = !is_new && end != packet->seq;
 	bool on_trial = flow->flags & FLOW_ON_TRIAL && !(packet->tcp_flags & (TCP_SYN | TCP_RST));
 
 	if (on_trial && (is_again || (!is_new && flow->attempt & ATTEMPT_UNHEARD))) {
@@ -174,7 +224,7 @@ static __noinline void track_segment(const struct __sk_buff *skb, const struct p
 		}
 	} else if (on_trial && (is_new || (packet->ack != flow->rcv_nxt && !(flow->attempt & ATTEMPT_SENT)))) {
 		flow->sent = now();
-		flow->attempt |= is_new ? 0 : ATTEMPT_SENT;
+		flow->attempt = is_new ? flow->attempt & ~ATTEMPT_FIRST : flow->attempt | ATTEMPT_SENT;
 	}
 	track_sent(packet, flow);
 }
@@ -185,17 +235,21 @@ static __noinline void track_segment(const struct __sk_buff *skb, const struct p
  * completes a handshake is proven, as is one that brings data. What comes after several ways, a client may make up: it
  * teaches of a sender by which nothing was proven, and of others only that the rule's way is to be tried once more.
  */
-static __noinline void learn_way(const struct flow *flow, bool with_data)
+static __noinline void learn_way(const struct packet *packet, const struct flow *flow, bool with_data)
 {
-	const struct path *path = (const struct path *)&flow->ifindex;
+	const struct path *path = path_of(flow);
 	bool again = flow->attempt & ATTEMPT_AGAIN, proves = with_data || !again;
 	struct learnt *learnt, value = { .since = now(), .heard = now(), .tried = now(), .way = flow->flags & FLOW_WAY };
 	mac_word gateway = 0;
 
-	if ((flow->attempt & (ATTEMPT_CHOICE | ATTEMPT_ASTRAY)) != ATTEMPT_CHOICE || (!value.way && !proves) ||
+	if ((flow->attempt & (ATTEMPT_CHOICE | ATTEMPT_ASTRAY)) != ATTEMPT_CHOICE || (flow->flags & FLOW_SETTLED && !again) ||
 	    !may_learn(get_interface(flow->interface, flow->ifindex)))
 		return;
-	learnt = find_learnt(&flow->tuple, path);
+	learnt = find_learnt(packet, path);
+	if (!learnt)
+		bpf_map_delete_elem(&begun_by, &get_scratch()->sender);
+	if (!value.way && !proves)
+		return;
 	if (learnt && learnt->way == value.way) {
 		hear(learnt);
 		learnt->proven |= proves;
@@ -226,7 +280,7 @@ static __noinline void judge_trial(const struct packet *packet, struct flow *flo
 	if (!(packet->tcp_flags & TCP_ACK))
 		return;
 	if (packet->ack != flow->snd_una && in_sequence(packet->ack, flow->snd_una, flow->snd_nxt)) {
-		learn_way(flow, true);
+		learn_way(packet, flow, true);
 	} else if (packet->payload > 1 /* else it asks whether we are there */ && (__s32)(segment_end(packet) - flow->rcv_nxt) <= 0) {
 		flow->attempt = (flow->attempt & ~ATTEMPT_SENT) | ATTEMPT_UNHEARD;
 		return;

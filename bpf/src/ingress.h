@@ -30,6 +30,8 @@ static inline void inbound_syn(struct __sk_buff *skb, struct scratch *scratch)
 	 */
 	if (find_note(packet->digest) && ask_socket(skb) == VERDICT_OPENING)
 		return count_event(EVENT_IGNORED_ANSWER);
+	if (flow && is_on_its_way_up(skb, flow))
+		return;
 	if (!flow || flow->flags & FLOW_STRAY) {
 		if (!enter(skb, scratch, TABLE_HALF_OPEN, 0, 0))
 			return;
@@ -68,11 +70,11 @@ static inline bool establish(struct __sk_buff *skb, struct scratch *scratch, str
 		count_event(EVENT_INSERT_FAILED_ESTABLISHED);
 		return false;
 	}
-	learn_way(flow, false);
+	learn_way(packet, flow, false);
 	came_here = came_by(flow, skb, packet);
 	is_next = came_here && !is_due(flow);
 	flow->seen = now();
-	flow->flags &= ~(FLOW_ACTIVE | FLOW_RESET);
+	flow->flags &= ~(FLOW_ACTIVE | FLOW_RESET | FLOW_SETTLED);
 	flow->state &= ~(FLOW_REPLIED | FLOW_CLOSING);
 	if (!came_here && configuration.follow == FOLLOW_PINNED) {
 		count_event(EVENT_REFUSED_PINNED);
@@ -86,11 +88,10 @@ static inline bool establish(struct __sk_buff *skb, struct scratch *scratch, str
 		flow->snd_una = packet->ack;
 		flow->rcv_nxt = segment_end(packet);
 	}
-	if (unlikely(flow->attempt & ATTEMPT_AGAIN) && came_here) {
-		flow->flags |= FLOW_ON_TRIAL;
-		flow->attempt &= ~ATTEMPT_SENT;
-		flow->snd_una = flow->snd_nxt;
-	}
+	if (unlikely(!came_here)) /* the SYN's sender learns, not that of the ACK */
+		put_on_trial(packet, flow, ATTEMPT_FIRST);
+	else if (unlikely(flow->attempt & ATTEMPT_AGAIN))
+		put_on_trial(packet, flow, flow->attempt & ~ATTEMPT_SENT);
 	if (!enter_flow(TABLE_ESTABLISHED, true))
 		return false;
 	remove_entry(packet->digest, TABLE_HALF_OPEN);
@@ -134,7 +135,7 @@ static inline void adopt(struct __sk_buff *skb, struct scratch *scratch, bool ha
 		note_outbound(skb->ifindex);
 		return;
 	case VERDICT_ACCEPTED:
-		if (!enter(skb, scratch, TABLE_ESTABLISHED, 0, scratch->socket_is_closing ? FLOW_CLOSING : 0))
+		if (!enter(skb, scratch, TABLE_ESTABLISHED, FLOW_ON_TRIAL, scratch->socket_is_closing ? FLOW_CLOSING : 0))
 			return;
 		count_event(EVENT_READMITTED_ESTABLISHED);
 		relate(packet->digest, TABLE_ESTABLISHED);

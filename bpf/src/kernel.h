@@ -38,6 +38,7 @@ struct tcp_sock {
 	__u32 rcv_nxt;
 	__u32 rcv_wnd;
 	__u32 snd_una;
+	__u32 snd_nxt;
 	__u32 write_seq;
 } __attribute__((preserve_access_index));
 

@@ -52,6 +52,7 @@ MAP(leads, LRU_HASH, 32768, 0, __u64, struct lead);
 
 /* By which way replies through a sender were seen to arrive: see handshake.h. */
 MAP(ways, LRU_HASH, 16384, 0, struct sender, struct learnt);
+MAP(begun_by, LRU_HASH, 1024, 0, struct sender, struct begun);
 
 /* The negative cache: see negative_cache.h. */
 ARRAY(marks, MARKS, __u64);

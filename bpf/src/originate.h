@@ -202,8 +202,6 @@ static inline bool is_hosts_frame(struct __sk_buff *skb, const struct interface 
 	return source && mac_equal(source, interface->mac);
 }
 
-#define ON_LINK_HOP 0xffff /* in place of a gateway: the peer itself */
-
 /*
  * The next hop by the interface of a source: the peer itself, where it is a neighbour; else the gateway that a route names
  * for it, or the only one; of several, the one that takes packets from this source, where another one may drop them (RFC

@@ -165,6 +165,12 @@ static inline void choose_next_hop(const struct __sk_buff *skb, const struct pac
 		path->flags |= FLOW_ENFORCE_MAC;
 }
 
+/* The words of a flow that say by which path it came. */
+static inline const struct path *path_of(const struct flow *flow)
+{
+	return (const struct path *)&flow->ifindex;
+}
+
 /* A MAC as the first six bytes of a number, in memory; the others are what follows it there. */
 typedef __u64 mac_word;
 
@@ -269,7 +275,7 @@ static inline bool take_path(struct scratch *scratch)
 	_Static_assert(sizeof(*path) == 2 * sizeof(*x), "two words");
 	_Static_assert(offsetof(struct flow, flags) - offsetof(struct flow, ifindex) == offsetof(struct path, flags),
 		       "alike");
-	path->flags |= its->flags & ~(FLOW_NEXT_HOP_GATEWAY | FLOW_ENFORCE_MAC | FLOW_WAY);
+	path->flags |= its->flags & ~(FLOW_NEXT_HOP_GATEWAY | FLOW_ENFORCE_MAC | FLOW_WAY | FLOW_SETTLED);
 	if (!((x[0] ^ y[0]) | (x[1] ^ y[1])))
 		return false;
 	*its = *path;

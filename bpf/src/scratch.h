@@ -74,6 +74,7 @@ struct scratch {
 	struct rejection rejection;
 	__u64 socket; /* an address in the kernel */
 	bool socket_is_closing; /* of the socket that was asked last: it has sent its FIN */
+	__u32 socket_snd_nxt; /* and what it sends next; what was acknowledged, where none has the connection */
 	struct known_self selves[SELVES]; /* by own address: see admission.h */
 	__u64 raised; /* while somebody traces: a bit for each enum event that the packet raised */
 } __attribute__((aligned(128))); /* no cache line is of two CPUs, nor one that is fetched with it */

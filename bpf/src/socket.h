@@ -253,6 +253,7 @@ __noinline int ask_socket(struct __sk_buff *skb)
 	struct bpf_sock *sk;
 
 	scratch->socket_is_closing = false;
+	scratch->socket_snd_nxt = scratch->packet.ack;
 	sk = bpf_skc_lookup_tcp(skb, &tuple, socket_tuple(&scratch->packet, &tuple), BPF_F_CURRENT_NETNS, 0);
 	if (!sk)
 		return VERDICT_NO_SOCKET;
@@ -271,8 +272,10 @@ __noinline int ask_socket(struct __sk_buff *skb)
 	default:
 		scratch->socket_is_closing = sk->state != BPF_TCP_ESTABLISHED && sk->state != BPF_TCP_CLOSE_WAIT && sk->state != BPF_TCP_SYN_RECV;
 		tcp = bpf_skc_to_tcp_sock(sk); /* none in TIME_WAIT */
-		if (tcp)
+		if (tcp) {
 			verdict = verdict_of(tcp, &scratch->packet, sk->state != BPF_TCP_SYN_RECV);
+			scratch->socket_snd_nxt = tcp->snd_nxt;
+		}
 	}
 	bpf_sk_release(sk);
 	return verdict;

@@ -48,7 +48,8 @@ enum flow_flags {
 	FLOW_LAST_HOP = 1 << 9,   /* to the MAC of the inbound frames */
 	FLOW_AS_ROUTED = 1 << 10, /* as the kernel sends them */
 	FLOW_WAY = FLOW_LAST_HOP | FLOW_AS_ROUTED,
-	FLOW_ON_TRIAL = 1 << 11,  /* established: SYN-ACKs left by several ways, and which one was answered is not known */
+	FLOW_ON_TRIAL = 1 << 11,  /* established: whether replies arrive by its way is not known */
+	FLOW_SETTLED = 1 << 12,   /* half-open: its way is settled, and was heard of just now */
 };
 
 /* Written at egress, and at ingress where a flow begins anew or moves. */
@@ -128,14 +129,15 @@ enum attempt {
 	ATTEMPT_AGAIN = 1 << 2,  /* they left by several ways, or may have */
 	ATTEMPT_ASTRAY = 1 << 3, /* one could not go by its way: nothing is learnt */
 	ATTEMPT_UNHEARD = 1 << 4, /* on trial: the peer sends again what was acknowledged */
+	ATTEMPT_FIRST = 1 << 5,  /* on trial: no data have left by this path */
 };
 
-/* Who hands us what is for an own address: see handshake.h. Neighbours, and others, may come through the same one. */
+/* Who hands us what is for an own address: see handshake.h. Neighbours may come through it as well as others. */
 struct sender {
 	__u8 mac[6];
 	__u16 interface; /* id */
 	__u8 self[16];   /* as the peer asked it, before DNAT */
-	__u16 gateway;   /* the rule's: index into `gateways`, 0 for none */
+	__u16 gateway;   /* the rule's: index into `gateways`, 0 for none, or ON_LINK_HOP */
 };
 
 /* By which way handshakes through a sender were completed, and what has to be the same for that to hold. */
@@ -148,6 +150,13 @@ struct learnt {
 	__u8 gateway[6]; /* MAC of the rule's gateway; zeros: there was none */
 	__u8 settled;    /* the rule's way is not tried any more */
 	__u8 proven;     /* it completed a handshake alone, or brought data; or another way than the rule's did before */
+	__u8 tries;      /* how often `tried` was written */
+};
+
+/* By which way handshakes through a sender begin of whom nothing is known. */
+struct begun {
+	__u32 sent; /* ticks: the first SYN-ACK by this way */
+	__u16 way;  /* of FLOW_WAY */
 };
 
 /* The two words of a flow that say by which path it came. */
@@ -226,6 +235,10 @@ struct gateway {
 	__u8 usable; /* the neighbour entry holds a MAC that may be used */
 	__u32 ifindex;
 } __attribute__((aligned(8)));
+
+enum hop {
+	ON_LINK_HOP = 0xffff, /* in place of a gateway: the peer itself */
+};
 
 enum on_link_flags {
 	ON_LINK = 1 << 0,

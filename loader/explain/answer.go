@@ -130,10 +130,12 @@ func (h *Host) explainWithout(q *Question, device int) (Explanation, error) {
 
 // agreed returns a sender by the device of a question for its own address that does not go by the rule: the one with this MAC,
 // or where all have learnt the same, who was heard last.
-func (h *Host) agreed(q *Question, mac net.HardwareAddr) (*flows.Sender, error) {
+func (h *Host) agreed(q *Question, device int, mac net.HardwareAddr) (*flows.Sender, error) {
 	list, err := flows.Senders(h.dir, h.table.Maps())
+	isOnLink := flows.IsOnLink(h.table.Maps(), device, q.Peer.Addr())
 	list = slices.DeleteFunc(list, func(s flows.Sender) bool {
-		return s.Interface != q.Interface || s.Self != q.Self.Addr().String() || mac != nil && !bytes.Equal(mac, s.Key.Mac[:])
+		return s.Interface != q.Interface || s.Self != q.Self.Addr().String() || s.IsOfNeighbours() != isOnLink ||
+			mac != nil && !bytes.Equal(mac, s.Key.Mac[:])
 	})
 	if len(list) == 0 || list[0].Way == flows.WayRule || slices.ContainsFunc(list, func(s flows.Sender) bool { return s.Way != list[0].Way }) {
 		return nil, err
@@ -150,7 +152,7 @@ func (h *Host) suppose(q *Question, device int, e *Explanation) error {
 	if err != nil {
 		return err
 	}
-	sender, err := h.agreed(q, mac)
+	sender, err := h.agreed(q, device, mac)
 	if err := errors.Join(err, h.programs.Set(tuple, true)); err != nil {
 		return err
 	}

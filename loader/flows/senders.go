@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -61,9 +62,27 @@ func (s *Sender) Because() string {
 	return fmt.Sprintf("as by %s none was completed, learnt at %s", rule, finding.Moment(s.LearntAt, time.Now()))
 }
 
-func senderOf(f *bpf.DatapathFlow) bpf.DatapathSender {
-	return bpf.DatapathSender{Mac: f.Mac, Interface: f.Interface, Self: f.Tuple.Self, Gateway: f.Gateway}
+// onLinkHop stands in place of the gateway of neighbours.
+const onLinkHop = uint16(bpf.DatapathHopON_LINK_HOP)
+
+// senderOf is the scratch sender of find_learnt() in bpf/src/handshake.h.
+func (v *view) senderOf(f *bpf.DatapathFlow) bpf.DatapathSender {
+	key := bpf.DatapathSender{Mac: f.Mac, Interface: f.Interface, Self: f.Tuple.Self, Gateway: f.Gateway}
+	if key.Gateway == 0 && IsOnLink(v.maps, int(f.Ifindex), datapath.Address(f.Tuple.Peer)) {
+		key.Gateway = onLinkHop
+	}
+	return key
 }
+
+// IsOnLink tells whether the programs take a peer for a neighbour by a device.
+func IsOnLink(maps *bpf.Maps, device int, peer netip.Addr) bool {
+	var flags uint32
+	host := netip.PrefixFrom(peer, peer.BitLen())
+	return maps.Prefixes.Lookup(datapath.PrefixKey(bpf.DatapathPrefixKindPREFIX_ON_LINK, device, host), &flags) == nil
+}
+
+// IsOfNeighbours tells whether the sender hands us what neighbours ask.
+func (s *Sender) IsOfNeighbours() bool { return s.Key.Gateway == onLinkHop }
 
 // Senders returns those of whom something was learnt that still holds: first those whose way is not the rule's, then as they
 // were heard last. The maps are those that are pinned in the directory.
@@ -93,7 +112,7 @@ func (t *Table) Sender(f *bpf.DatapathFlow) (*Sender, error) {
 	if err != nil {
 		return nil, err
 	}
-	key, value := senderOf(f), bpf.DatapathLearnt{}
+	key, value := v.senderOf(f), bpf.DatapathLearnt{}
 	err = t.maps.Ways.Lookup(key, &value)
 	if errors.Is(err, ebpf.ErrKeyNotExist) || err == nil && (wayOf(value.Way) != wayOf(f.Flags) || !v.stillHolds(&key, &value)) {
 		return nil, nil
@@ -125,7 +144,7 @@ func (v *view) stillHolds(key *bpf.DatapathSender, learnt *bpf.DatapathLearnt) b
 		return false
 	}
 	g := v.gateway(key.Gateway)
-	return key.Gateway == 0 || g.Ifindex == entry.Ifindex && (g.Usable == 0 || g.Mac == learnt.Gateway)
+	return key.Gateway == 0 || key.Gateway == onLinkHop || g.Ifindex == entry.Ifindex && (g.Usable == 0 || g.Mac == learnt.Gateway)
 }
 
 // timesDown is times_down() in bpf/src/handshake.h, whose programs do not read it on every kernel. Of an interface that is gone

@@ -146,7 +146,7 @@ func (v *view) flow(entry *bpf.DatapathFlow, state string) Flow {
 	flow.Asymmetric = isAsymmetric(entry)
 	flow.Closing = state == StateEstablished && entry.IsClosing()
 	flow.Relates = v.relation(entry, state)
-	flow.Sender = senderOf(entry)
+	flow.Sender = v.senderOf(entry)
 	flow.Unanswered = state == StateHalfOpen && entry.Attempt&uint8(bpf.DatapathAttemptATTEMPT_AGAIN) != 0
 	if way := wayOf(entry.Flags); way != WayRule {
 		flow.Verdict = &way
@@ -387,7 +387,7 @@ func (t *Table) Flush(filter Filter) (int, error) {
 	}
 	err = t.eachRow(v, &filter, func(table bpf.DatapathTable, digest uint64, r row) {
 		found = append(found, place{table, digest})
-		senders[senderOf(&r.entry)] = true
+		senders[v.senderOf(&r.entry)] = true
 	})
 	if filter.Func == nil {
 		isAll := !filter.Peer.IsValid() && filter.Protocol == nil && !filter.Asymmetric && filter.Limit == 0

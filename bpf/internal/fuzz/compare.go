@@ -136,7 +136,13 @@ func (x *run) compareWays() error {
 	for sender, got := range found {
 		x.differ("ways: not in the model: %+v: %+v", sender, got)
 	}
-	return err
+	begun, failed := x.d.BegunWays()
+	for sender, want := range x.m.Begun {
+		if got := begun[sender]; got.Sent-want.Sent > x.late || got.Way != want.Way {
+			x.differ("begun: %+v: %+v; in the model %+v", sender, got, want)
+		}
+	}
+	return errors.Join(err, failed)
 }
 
 // compareOriginated compares what is kept of own addresses and peers.

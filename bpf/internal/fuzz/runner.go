@@ -343,7 +343,12 @@ func (x *run) ageWays(ticks uint32) error {
 		l.Since, l.Heard, l.Tried = l.Since-ticks, l.Heard-ticks, l.Tried-ticks
 		err = errors.Join(err, x.d.Ways.Put(sender, l))
 	}
-	return err
+	begun, failed := x.d.BegunWays()
+	for sender, b := range begun {
+		b.Sent -= ticks
+		failed = errors.Join(failed, x.d.BegunBy.Put(sender, b))
+	}
+	return errors.Join(err, failed)
 }
 
 // ageNotes makes what is known of who spoke first older.

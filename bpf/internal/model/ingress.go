@@ -205,7 +205,6 @@ func (m *Model) follow(f *Flow, p *packet, w path, proof func() bool) (moved, is
 		return false, slices.Contains(unusable(w), m.oneOf(reasons))
 	}
 	m.takeAnew(f, w)
-	f.Flags &^= flagOnTrial
 	f.State &^= stateAsymmetric | stateCorrected
 	m.event(bpf.DatapathEventEVENT_MOVED + Event(class(f.Tuple.Protocol)))
 	return true, false

@@ -119,6 +119,7 @@ type Model struct {
 	Leads          map[LeadKey]Lead
 	Originated     map[Ends]Originated
 	Ways           map[Sender]Learnt
+	Begun          map[Sender]Begun
 
 	// Refused are tuples that proved to be of no flow: the datapath remembers that for a while, and need not count more of
 	// what concerns them.
@@ -154,6 +155,7 @@ func New(host Host, ticks func(seconds uint32) uint32) *Model {
 		Leads:          make(map[LeadKey]Lead),
 		Originated:     make(map[Ends]Originated),
 		Ways:           make(map[Sender]Learnt),
+		Begun:          make(map[Sender]Begun),
 		Refused:        make(map[Tuple]bool),
 		Events:         make(map[Event]uint64),
 		Pairs:          make(map[Pair]Count),
@@ -215,6 +217,10 @@ func (m *Model) Age(ticks uint32) {
 	for s, l := range m.Ways {
 		l.Since, l.Heard, l.Tried = l.Since-ticks, l.Heard-ticks, l.Tried-ticks
 		m.Ways[s] = l
+	}
+	for s, b := range m.Begun {
+		b.Sent -= ticks
+		m.Begun[s] = b
 	}
 	for key, lead := range m.Leads {
 		lead.Seen -= ticks

@@ -81,7 +81,7 @@ func (m *Model) connectionIn(p *packet, w path) {
 		m.continueFlow(p, w)
 	case established:
 		if moved, _ := m.follow(&f, p, w, func() bool { return m.plausible(f, p) }); moved {
-			remember(&f, p)
+			m.putOnTrial(&f, p, attemptFirst)
 		}
 		m.Established[t] = f
 	default:
@@ -209,14 +209,16 @@ func (m *Model) completes(p *packet, w path) bool {
 		m.takeAnew(&f, w)
 	}
 	f.State &^= stateReplied | stateClosing
+	f.Flags &^= flagSettled
 	if !m.hasSocket(t) {
 		f.Flags |= flagNoSocket
 		f.SndUna, f.RcvNxt = p.ack, p.end()
 	}
-	if cameHere && f.Attempt&attemptAgain != 0 {
-		f.Flags |= flagOnTrial
-		f.Attempt &^= attemptSent
-		f.SndUna = f.SndNxt
+	switch {
+	case !cameHere:
+		m.putOnTrial(&f, p, attemptFirst)
+	case f.Attempt&attemptAgain != 0:
+		m.putOnTrial(&f, p, f.Attempt&^attemptSent)
 	}
 	delete(m.HalfOpen, t)
 	m.Established[t] = f
@@ -276,7 +278,9 @@ func (m *Model) adopt(p *packet, w path, handshake bool) {
 	case ok && len(unusable(w)) > 0:
 		m.oneOf(unusable(w))
 	case ok:
-		m.Established[t] = m.begin(t, w)
+		f := m.begin(t, w)
+		m.putOnTrial(&f, p, attemptFirst)
+		m.Established[t] = f
 		m.event(bpf.DatapathEventEVENT_ADMITTED_ESTABLISHED)
 		m.event(bpf.DatapathEventEVENT_READMITTED_ESTABLISHED)
 		m.relate(tableEstablished, t)

@@ -12,6 +12,7 @@ import (
 type (
 	Sender = bpf.DatapathSender
 	Learnt = bpf.DatapathLearnt
+	Begun  = bpf.DatapathBegun
 )
 
 const (
@@ -19,6 +20,7 @@ const (
 	flagAsRouted = uint16(bpf.DatapathFlowFlagsFLOW_AS_ROUTED)
 	flagWay      = uint16(bpf.DatapathFlowFlagsFLOW_WAY)
 	flagOnTrial  = uint16(bpf.DatapathFlowFlagsFLOW_ON_TRIAL)
+	flagSettled  = uint16(bpf.DatapathFlowFlagsFLOW_SETTLED)
 
 	attemptSent   = uint8(bpf.DatapathAttemptATTEMPT_SENT)
 	attemptChoice = uint8(bpf.DatapathAttemptATTEMPT_CHOICE)
@@ -26,17 +28,22 @@ const (
 	attemptAstray = uint8(bpf.DatapathAttemptATTEMPT_ASTRAY)
 
 	attemptUnheard = uint8(bpf.DatapathAttemptATTEMPT_UNHEARD)
+	attemptFirst   = uint8(bpf.DatapathAttemptATTEMPT_FIRST)
 )
 
-// senderKey is who brought a flow.
-func senderKey(f Flow) Sender {
-	return Sender{Mac: f.Mac, Interface: f.Interface, Self: f.Tuple.Self, Gateway: f.Gateway}
+// senderKey is who brought a flow. Its neighbours count apart.
+func (m *Model) senderKey(f Flow) Sender {
+	key := Sender{Mac: f.Mac, Interface: f.Interface, Self: f.Tuple.Self, Gateway: f.Gateway}
+	if f.Gateway == 0 && m.onLink(netip.AddrFrom16(f.Tuple.Peer).Unmap(), path{ifindex: f.Ifindex}) {
+		key.Gateway = uint16(bpf.DatapathHopON_LINK_HOP)
+	}
+	return key
 }
 
 // learnt is what is known of who brought a flow, if it holds: the sender was heard within a day, its gateway is the same, or
 // cannot be used, and the link was not down.
 func (m *Model) learnt(f Flow) (Learnt, bool) {
-	l, known := m.Ways[senderKey(f)]
+	l, known := m.Ways[m.senderKey(f)]
 	mac, usable := m.usable(f.Gateway, f.Ifindex)
 	return l, known && m.within(l.Heard, bpf.DatapathIdleSecondsIDLE_SENDER) && l.Downs == m.downs(f) &&
 		(!usable || l.Gateway == mac)
@@ -56,8 +63,6 @@ func (m *Model) mayLearn(f Flow) bool {
 }
 
 // takeAnew gives a flow the path of a frame, and the way that was learnt of its sender, which only a handshake has to prove.
-// A minute after another way than the
-// rule's was learnt, one handshake begins by the rule's.
 func (m *Model) takeAnew(f *Flow, w path) {
 	m.take(f, w)
 	f.Flags &^= flagWay
@@ -72,12 +77,13 @@ func (m *Model) takeAnew(f *Flow, w path) {
 	if f.Tuple.Protocol != protoTCP {
 		m.hear(&l)
 	}
-	if l.Settled == 0 && w.opens && m.since(l.Since) >= m.Ticks(60) && m.since(l.Tried) >= m.Ticks(10) {
-		l.Tried = m.Now
-	} else if w.opens || l.Proven != 0 {
+	if w.opens || l.Proven != 0 {
 		f.Flags |= l.Way
 	}
-	m.Ways[senderKey(*f)] = l
+	if w.opens && l.Settled != 0 && l.Proven != 0 && m.since(l.Heard) < m.Ticks(30) {
+		f.Flags |= flagSettled
+	}
+	m.Ways[m.senderKey(*f)] = l
 }
 
 // nextWay is by which a packet is sent that is sent again, after this one.
@@ -125,9 +131,47 @@ func (m *Model) synAckLeaves(f *Flow, p *packet, frame Frame) {
 		m.tryNextWay(f, p, frame)
 	} else if _, _, routable := m.managed(frame.Ifindex); m.nextWay(*f, p, frame, 0) != 0 && (routable || f.Flags&flagAsRouted == 0) {
 		f.Attempt |= attemptChoice
+		if f.Flags&flagSettled == 0 && m.mayLearn(*f) && !m.observes(m.Host.Interfaces[f.Interface]) {
+			m.beginByWay(f, p, frame)
+		}
 	}
 	f.Attempt |= attemptSent
 	f.Sent = uint16(m.Now)
+}
+
+// beginByWay: a minute after another way than the rule's was learnt, one handshake begins by the rule's, and each after twice
+// the time. Where nothing is known of a sender, the next handshake takes the next way, if the last one was not answered.
+func (m *Model) beginByWay(f *Flow, p *packet, frame Frame) {
+	key := m.senderKey(*f)
+	if l, holds := m.learnt(*f); holds {
+		if l.Settled == 0 && m.since(l.Since) >= m.Ticks(60) && m.since(l.Tried) >= m.Ticks(10)<<l.Tries {
+			l.Tried, l.Tries = m.Now, min(l.Tries+1, 6)
+			f.Flags &^= flagWay
+			m.Ways[key] = l
+		}
+		return
+	}
+	last, isRecent := m.Begun[key]
+	if isRecent = isRecent && m.since(last.Sent) < m.Ticks(60); !isRecent {
+		last = Begun{Sent: m.Now}
+	} else if m.since(last.Sent) >= m.Ticks(3)/4 {
+		last = Begun{Sent: m.Now, Way: m.nextWay(*f, p, frame, last.Way)}
+	}
+	m.Begun[key] = last
+	f.Flags |= last.Way
+}
+
+// putOnTrial: no handshake chose the way of a connection, or one that went by several.
+func (m *Model) putOnTrial(f *Flow, p *packet, attempt uint8) {
+	f.Flags |= flagOnTrial
+	f.Attempt, f.Sent = attempt, uint16(m.Now)
+	if f.Flags&flagNoSocket == 0 {
+		f.SndNxt, f.RcvNxt = p.ack, p.seq
+		if socket, ok := m.Sockets.Connections[f.Tuple]; ok {
+			f.SndNxt = socket.Written
+		}
+	}
+	f.SndUna = f.SndNxt
 }
 
 // trialGoesOn: a segment leaves of a connection of which it is not known by which way its replies arrive. Data that are sent
@@ -135,8 +179,9 @@ func (m *Model) synAckLeaves(f *Flow, p *packet, frame Frame) {
 func (m *Model) trialGoesOn(f *Flow, p *packet, frame Frame) {
 	switch {
 	case f.Flags&flagOnTrial == 0 || p.flags&(FlagSYN|FlagRST) != 0:
-	case int32(p.end()-f.SndNxt) > 0:
+	case int32(p.end()-f.SndNxt) > 0 || p.end() != p.seq && f.Attempt&attemptFirst != 0:
 		f.Sent = uint16(m.Now)
+		f.Attempt &^= attemptFirst
 	case p.end() != p.seq || f.Attempt&attemptUnheard != 0:
 		if m.tryNextWay(f, p, frame) {
 			f.SndUna = f.SndNxt
@@ -174,11 +219,17 @@ func (m *Model) hear(l *Learnt) {
 func (m *Model) learn(f Flow, withData bool) {
 	again, way := f.Attempt&attemptAgain != 0, f.Flags&flagWay
 	proves := withData || !again
-	if f.Attempt&(attemptChoice|attemptAstray) != attemptChoice || way == 0 && !proves || !m.mayLearn(f) {
+	if f.Attempt&(attemptChoice|attemptAstray) != attemptChoice || f.Flags&flagSettled != 0 && !again || !m.mayLearn(f) {
 		return
 	}
 	l, holds := m.learnt(f)
-	key, isOld := senderKey(f), m.since(l.Since) >= m.Ticks(60)
+	key, isOld := m.senderKey(f), m.since(l.Since) >= m.Ticks(60)
+	if !holds {
+		delete(m.Begun, key)
+	}
+	if way == 0 && !proves {
+		return
+	}
 	switch {
 	case holds && l.Way == way:
 		m.hear(&l)

@@ -278,15 +278,22 @@ func (d *Datapath) Notes() (map[uint64]bpf.DatapathNote, error) {
 // ForgetNotes empties what is known of who spoke first.
 func (d *Datapath) ForgetNotes() error { return deleteAll[uint64, bpf.DatapathNote](d.Outbound) }
 
-// ForgetWays empties what was learnt from handshakes.
+// ForgetWays empties what was learnt from handshakes, and by which way those began that were not answered.
 func (d *Datapath) ForgetWays() error {
-	return deleteAll[bpf.DatapathSender, bpf.DatapathLearnt](d.Ways)
+	return errors.Join(deleteAll[bpf.DatapathSender, bpf.DatapathLearnt](d.Ways),
+		deleteAll[bpf.DatapathSender, bpf.DatapathBegun](d.BegunBy))
 }
 
-// LearntWays reads it.
+// LearntWays reads what was learnt.
 func (d *Datapath) LearntWays() (map[bpf.DatapathSender]bpf.DatapathLearnt, error) {
 	ways := make(map[bpf.DatapathSender]bpf.DatapathLearnt)
 	return ways, each(d.Ways, func(sender bpf.DatapathSender, learnt bpf.DatapathLearnt) { ways[sender] = learnt })
+}
+
+// BegunWays reads by which way handshakes began that were not answered.
+func (d *Datapath) BegunWays() (map[bpf.DatapathSender]bpf.DatapathBegun, error) {
+	ways := make(map[bpf.DatapathSender]bpf.DatapathBegun)
+	return ways, each(d.BegunBy, func(sender bpf.DatapathSender, begun bpf.DatapathBegun) { ways[sender] = begun })
 }
 
 // deleteAll empties a hash map.
