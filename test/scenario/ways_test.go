@@ -168,6 +168,30 @@ func (s *sender) eachOpens(t *testing.T, rounds int) {
 	together(t, ofEach([]*sender{s}, func(_ *sender, t *testing.T, f topology.Family) { s.opens(t, f, rounds, rounds) }))
 }
 
+// impatient has clients give up before the server sends again: until one of them has found the way they fail.
+func (s *sender) impatient(t *testing.T, f topology.Family) {
+	ask := func() error {
+		return traffic.NewConversation(t, traffic.TCP, s.client, s.asked[f]).Ask(await.Within(t, await.AnswerTime/20))
+	}
+	await.Eventually(t, s.name+": the way is found", ask)
+	for range 5 {
+		await.Must(t, ask())
+	}
+}
+
+// keepOpen opens a connection of each family. What is returned wants them to go on, the right way.
+func (s *sender) keepOpen(t *testing.T) (goOn map[string]func(*testing.T)) {
+	open := make(map[topology.Family]*traffic.Conversation)
+	for _, f := range traffic.Families {
+		open[f] = traffic.NewConversation(t, traffic.TCP, s.client, s.asked[f])
+		await.Must(t, open[f].Ask(await.Within(t, await.AnswerTime)))
+	}
+	return ofEach([]*sender{s}, func(_ *sender, t *testing.T, f topology.Family) {
+		await.Must(t, open[f].Ask(await.Within(t, await.AnswerTime)))
+		s.right.wantAnswers(t, open[f], open[f].Behind(s.own[f]).Answers())
+	})
+}
+
 // opens wants a connection to take so many rounds.
 func (s *sender) opens(t *testing.T, f topology.Family, least, most int) {
 	t.Helper()
@@ -342,7 +366,9 @@ func testSecondRouter(t *testing.T) {
 		await.Must(t, push.Client.SetDeadline(time.Now().Add(await.AnswerTime)))
 		silent.right.wantPush(t, push)
 	}
+	goOn := plain.keepOpen(t)
 	w.p.Expect(0, "flows", "flush")
+	together(t, goOn)
 	plain.eachOpens(t, 2)
 }
 
@@ -444,6 +470,7 @@ func newDirectReturn(t *testing.T, twoNICs bool) *waysBed {
 		chain inside { type filter hook ingress device inside priority filter;
 			ip saddr 10.0.0.0/24 drop
 			ip6 saddr 2001:db8::/112 drop
+			ip daddr 10.0.0.0/24 `+to+`ip6 daddr 2001:db8::/112 `+to+`
 		}
 	}`)
 	return w
@@ -484,13 +511,18 @@ func testDirectReturn(t *testing.T) {
 	w := newDirectReturn(t, true)
 	redirected, contained := w.redirected(t, "redirected", 1, w.asRouted(), 2), w.handed(t, "container", 3, w.asRouted(), 2)
 	unlucky := w.redirected(t, "first as routed lost", 5, w.asRouted(), 4)
-	all := []*sender{redirected, w.onNIC(t, 2, w.asRouted(), 2)}
+	onNIC, hasty, neighbour := w.onNIC(t, 2, w.asRouted(), 2), w.redirected(t, "impatient", 6, w.asRouted(), 2), w.Inside[2]
+	near := &sender{"neighbour", neighbour, redirected.own, redirected.own, w.to(neighbour.MAC), w.to(neighbour.MAC), 1}
+	lead(t, neighbour.Host, near.asked, addressesOf(w.Inside[0]))
+	all := []*sender{redirected, onNIC, hasty}
 	forwarding := []*sender{contained, w.redirected(t, "redirected, forwarding", 4, w.asRouted(), 2)}
 	translate(t, w.Server.Host, contained.own, w.contain(t))
 	forwards(t, w.Server.Host, 0)
-	together(t, ofEach(all, (*sender).control))
+	together(t, ofEach(append(all, near), (*sender).control))
 	addRules(t, w.Production.Host, "inet lost", ofForwarded, unlucky.loseFirst(1))
+	goOn := onNIC.keepOpen(t)
 	w.start(t)
+	together(t, goOn, ofEach([]*sender{hasty}, (*sender).impatient), ofEach([]*sender{near}, (*sender).works))
 	together(t, ofEach(append(all, unlucky), (*sender).works))
 	forwards(t, w.Server.Host, 1)
 	together(t, ofEach(forwarding, (*sender).works))
