@@ -487,8 +487,13 @@ func TestHandshakeAgain(t *testing.T) {
 		name  string
 		m     tcp
 		other bool // router
+		below bool // on its way up, by the device below
 		keeps bool
-	}{{"again", syn, false, true}, {"again, without data", tcp{flags: "S", seq: peerISN - 100}, false, true}, {"another", tcp{flags: "S", seq: 1 << 20}, false, false}, {"another sender", syn, true, false}} {
+	}{
+		{name: "again", m: syn, keeps: true}, {name: "again, without data", m: tcp{flags: "S", seq: peerISN - 100}, keeps: true},
+		{name: "another", m: tcp{flags: "S", seq: 1 << 20}}, {name: "another sender", m: syn, other: true},
+		{name: "on its way up", m: syn, below: true, keeps: true},
+	} {
 		under(t, test.name, eachFamily, func(t *testing.T, b *bed, n network) {
 			f := b.handshake(n, 1, attemptOfTwo, flagLastHop)
 			f.RcvNxt = syn.end() + 1
@@ -496,6 +501,10 @@ func TestHandshakeAgain(t *testing.T) {
 			by := b.second()
 			if test.other {
 				by = b.replication
+			}
+			if test.below {
+				b.manage(b.replication, func(r *bpf.DatapathInterface) { r.Lower = b.production.Index })
+				b.exec(ingress(b.production, n.in(b.production, test.m)))
 			}
 			b.exec(ingress(b.replication, n.in(by, test.m)))
 			after, _ := b.snapshot()
