@@ -574,21 +574,24 @@ func TestTrial(t *testing.T) {
 		for _, test := range []struct {
 			name    string
 			by      nic
-			trial   bool
+			follow  bpf.DatapathFollow
 			way     uint16
 			attempt uint8
 		}{
-			{"begins", b.second(), true, flagLastHop, attemptOfTwo &^ attemptSent},
-			{"by the way of another, where the ACK comes through that", b.replication, true, 0, attemptFirst},
+			{"begins", b.second(), bpf.DatapathFollowFOLLOW_VALIDATED, flagLastHop, attemptOfTwo &^ attemptSent},
+			{"by the way of another, where the ACK comes through that", b.replication, bpf.DatapathFollowFOLLOW_VALIDATED, 0, attemptFirst},
+			{"where the ACK comes through another, pinned", b.replication, bpf.DatapathFollowFOLLOW_PINNED, flagLastHop, attemptFirst},
 		} {
 			t.Run(test.name, func(t *testing.T) {
 				f := b.handshake(n, 0, attemptOfTwo, flagLastHop)
 				f.SndNxt = ourISN + 51 // Fast Open: this left before
+				b.follow(test.follow)
+				defer b.follow(bpf.DatapathFollowFOLLOW_VALIDATED)
 				b.put(halfOpen(f))
 				b.exec(ingress(b.replication, n.in(test.by, finalAck)))
 				tables, _ := b.snapshot()
 				got := tables.Established[f.Tuple]
-				if got.Flags&(flagOnTrial|flagLastHop) != test.way|map[bool]uint16{true: flagOnTrial}[test.trial] || got.Attempt != test.attempt || test.trial && got.SndUna != ourISN+51 {
+				if got.Flags&(flagOnTrial|flagLastHop) != test.way|flagOnTrial || got.Attempt != test.attempt || got.SndUna != ourISN+51 {
 					t.Errorf("%+v", got)
 				}
 			})
