@@ -799,6 +799,11 @@ func TestLoopbackAddress(t *testing.T) {
 		}
 		b.repair(bpf.DatapathSourceRepairREPAIR_WATCH)
 		b.renew()
+		b.arrives(n, udp{}, effect{events: ignored}) // nobody listens
+		bound := listenUDP(t, netip.AddrPortFrom(n.self, selfPort))
+		b.arrives(n, udp{}, effect{events: ignored})
+		closeSocket(t, bound)
+		defer closeSocket(t, listenUDP(t, netip.AddrPortFrom(n.wildcard(), selfPort)))
 		b.exec(ingress(b.replication, n.in(b.replication, udp{})))
 		after, _ := b.snapshot()
 		if f := after.Connectionless[n.tuple(udp{})]; f.Flags&flagAsRouted == 0 {

@@ -273,7 +273,9 @@ static inline void inbound_datagram(struct __sk_buff *skb, struct scratch *scrat
 	if (!may_start(skb))
 		return;
 	socket = taker(skb);
-	if (socket == UDP_SOCKET_CONNECTED && !peer_began)
+	if (is_routed_anyway(packet) && socket < UDP_SOCKET_WILDCARD)
+		count_event(EVENT_IGNORED_LOOPBACK); /* no source is to be repaired */
+	else if (socket == UDP_SOCKET_CONNECTED && !peer_began)
 		count_event(EVENT_IGNORED_ANSWER);
 	else if (socket == UDP_SOCKET_NONE && own_address(packet->tuple.self))
 		enter(skb, scratch, TABLE_CONNECTIONLESS, FLOW_NO_SOCKET, 0);

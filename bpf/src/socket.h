@@ -32,8 +32,8 @@ static inline __u32 socket_tuple(const struct packet *packet, struct bpf_sock_tu
 enum udp_socket {
 	UDP_SOCKET_NONE = 0,
 	UDP_SOCKET_CONNECTED, /* it owns the tuple: the host asked, unless it is known that the peer did */
-	UDP_SOCKET_WILDCARD,  /* unconnected, and bound to no address */
 	UDP_SOCKET_BOUND,     /* unconnected, and bound to the address */
+	UDP_SOCKET_WILDCARD,  /* unconnected, and bound to no address */
 	UDP_SOCKET_OTHER,     /* not of UDP, or not known */
 };
 

@@ -73,6 +73,9 @@ func (m *Model) datagramIn(p *packet, w path) {
 	if m.Sockets.ConnectedUDP[t] && !m.peerBegan(t) && !unlisted { // the host asked
 		reasons = append(reasons, bpf.DatapathEventEVENT_IGNORED_ANSWER)
 	}
+	if m.isRoutedAnyway(p.to) && !m.forWildcard(t) && !unlisted { // no source is to be repaired
+		reasons = append(reasons, bpf.DatapathEventEVENT_IGNORED_LOOPBACK)
+	}
 	if len(reasons) > 0 {
 		m.refused(p, w, reasons)
 		return
