@@ -11,9 +11,8 @@ import (
 
 	"replypath/loader/config"
 	"replypath/loader/discover"
+	"replypath/test/await"
 )
-
-var equalPrefix = cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
 
 // TestReach: whom gateways serve, by routes of any table and kind, by one that a router has advertised (RFC 4191) among
 // them, and whether they are of the main table.
@@ -59,9 +58,7 @@ rule add prio 40000 table 7
 		return of
 	}
 	compare := func(what string, want, got map[string]reach) {
-		if diff := cmp.Diff(want, got, equalPrefix, cmp.AllowUnexported(reach{})); diff != "" {
-			t.Errorf("%s (-want +got):\n%s", what, diff)
-		}
+		await.Same(t, what, want, got, cmp.AllowUnexported(reach{}))
 	}
 	compare("found", want, got())
 	// A configured one takes everything, whatever the routes say of it; of the other family they are asked.

@@ -6,10 +6,9 @@ import (
 	"net/netip"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
-	testawait "replypath/test/await"
+	"replypath/test/await"
 )
 
 // manyKinds has the server have a route of each kind that is told apart, and a rule more than the router.
@@ -37,7 +36,7 @@ func TestOwnRoutes(t *testing.T) {
 		hop := Default{Interface: p.eth0.Index, Gateway: address(gateway), Family: unix.AF_INET}
 		return OwnRoute{hop, table, netip.MustParsePrefix(to)}
 	}
-	testawait.Must(t, p.server.Do(func() error {
+	await.Must(t, p.server.Do(func() error {
 		got, err := FindOwn()
 		if err != nil {
 			return err
@@ -46,7 +45,7 @@ func TestOwnRoutes(t *testing.T) {
 			Fallback: []OwnRoute{own("10.1.0.3", unix.RT_TABLE_MAIN, "0.0.0.0/0")},
 			Bound:    []OwnRoute{own("10.1.0.1", 9, "10.0.0.0/8")},
 		}
-		testawait.Same(t, "own", want, got, equalAddr, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }))
+		await.Same(t, "own", want, got)
 		gateways, err := Gateways(p.server.Netlink(), managed)
 		check(t, gateways, bare(p.eth0.Index, "10.1.0.1", 4), bare(p.eth0.Index, "10.1.0.2", 4))
 		return err
@@ -68,5 +67,5 @@ route add default via 10.1.0.3 metric 200
 		behind[d.Gateway.String()] = d.Behind
 	}
 	want := map[string]bool{"10.1.0.1": false, "10.1.0.2": false, "10.1.0.3": true, "fe80::1": false, "fe80::2": false}
-	testawait.Same(t, "behind the first", want, behind)
+	await.Same(t, "behind the first", want, behind)
 }

@@ -6,6 +6,7 @@ package await
 import (
 	"bytes"
 	"context"
+	"net/netip"
 	"os"
 	"strconv"
 	"sync"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 // PatienceVariable holds a factor for all times that tests wait, for machines that are slow by nature, such as an
@@ -92,10 +94,13 @@ func Must1[T any](t testing.TB) func(T, error) T {
 	}
 }
 
+// byValue are types of which cmp sees no fields.
+var byValue = cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}, netip.Prefix{})
+
 // Same reports how a value, of which it says what it is, differs from the one that is wanted.
-func Same(t testing.TB, what string, want, got any, options ...cmp.Option) {
+func Same[T any](t testing.TB, what string, want, got T, options ...cmp.Option) {
 	t.Helper()
-	if diff := cmp.Diff(want, got, options...); diff != "" {
+	if diff := cmp.Diff(want, got, append(options, byValue)...); diff != "" {
 		t.Errorf("%s (-want +got):\n%s", what, diff)
 	}
 }

@@ -3,8 +3,11 @@
 package output
 
 import (
+	"fmt"
 	"strings"
 	"testing"
+
+	"replypath/test/await"
 )
 
 // TestFit: what matters least is left out first, and nothing where there is room, or where it never may be.
@@ -24,18 +27,12 @@ func TestFit(t *testing.T) {
 	} {
 		p := Page{Width: width}
 		Section(&p, fields, []string{"äöü"})
-		if p.String() != want {
-			t.Errorf("in %d columns:\n%s", width, p.String())
-		}
-		if fits := Fits(fields, []string{"äöü"}, width); fits != (want == all) {
-			t.Errorf("in %d columns: it fits: %t", width, fits)
-		}
+		await.Same(t, fmt.Sprintf("in %d columns", width), want, p.String())
+		await.Same(t, fmt.Sprintf("it fits in %d columns", width), want == all, Fits(fields, []string{"äöü"}, width))
 	}
 	p := Page{Width: 20}
 	Section(&p, fields, nil)
-	if p.String() != "" {
-		t.Errorf("of nothing:\n%s", p.String())
-	}
+	await.Same(t, "of nothing", "", p.String())
 }
 
 // TestLongCells: no column goes for a cell of unusual length, which loses its middle.
@@ -57,8 +54,6 @@ func TestLongCells(t *testing.T) {
 		var p Page
 		p.Width = width
 		AddTable(&p, fields, []row{{"10.1.0.100:50000", "10.4.0.100:5432", "eth1", "established"}, {peer, self, "eth0", "closing"}})
-		if rows := strings.Split(p.String(), "\n"); rows[2] != want {
-			t.Errorf("in %d columns:\n%s\nrather than\n%s", width, rows[2], want)
-		}
+		await.Same(t, fmt.Sprintf("in %d columns", width), want, strings.Split(p.String(), "\n")[2])
 	}
 }

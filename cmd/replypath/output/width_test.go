@@ -5,7 +5,6 @@ package output
 import (
 	"bytes"
 	"os"
-	"slices"
 	"testing"
 
 	"github.com/creack/pty"
@@ -23,9 +22,7 @@ func TestWidth(t *testing.T) {
 		"": {132, Unlimited}, "wide": {132, Unlimited}, "0": {132, Unlimited}, "200": {200, 200},
 	} {
 		t.Setenv("COLUMNS", columns)
-		if got := [2]int{Width(slave), Width(new(bytes.Buffer))}; got != want {
-			t.Errorf("COLUMNS=%s: a terminal and a buffer are %d wide, not %d", columns, got, want)
-		}
+		await.Same(t, "width of a terminal and a buffer with COLUMNS="+columns, want, [2]int{Width(slave), Width(new(bytes.Buffer))})
 	}
 	file := await.Must1[*os.File](t)(os.Create(t.TempDir() + "/out"))
 	defer file.Close()
@@ -34,9 +31,7 @@ func TestWidth(t *testing.T) {
 		t.Errorf("a file is %d wide, and for prose %d", got, ProseWidth(got))
 	}
 	await.Must(t, pty.Setsize(slave, &pty.Winsize{}))
-	if got := Width(slave); got != 80 {
-		t.Errorf("a terminal that does not tell is %d wide", got)
-	}
+	await.Same(t, "width of a terminal that does not tell", 80, Width(slave))
 }
 
 func TestWrap(t *testing.T) {
@@ -47,8 +42,6 @@ func TestWrap(t *testing.T) {
 		"an  unbreakable-word here": {"an", "unbreakable-word", "here"},
 		"ä ö ü ß é":                 {"ä ö ü ß é"},
 	} {
-		if got := Wrap(text, 9); !slices.Equal(got, want) {
-			t.Errorf("%q is wrapped to %q, not %q", text, got, want)
-		}
+		await.Same(t, "wrapped "+text, want, Wrap(text, 9))
 	}
 }

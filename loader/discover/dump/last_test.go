@@ -7,9 +7,10 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"replypath/test/await"
 )
 
 // routeMessage is one about a route to a network, as change has it.
@@ -58,9 +59,7 @@ func TestAnotherRoute(t *testing.T) {
 		for second, other := range messages {
 			var last lastRoute
 			route, err := ParseRoute(message)
-			if err != nil {
-				t.Fatal(err)
-			}
+			await.Must(t, err)
 			last.keep(route, message)
 			want, _ := ParseRoute(other)
 			got, is := last.another(other)
@@ -68,9 +67,8 @@ func TestAnotherRoute(t *testing.T) {
 			if wanted := slices.Contains(differInNetwork, first) && slices.Contains(differInNetwork, second); wanted && !is {
 				t.Errorf("%s after %s is parsed", second, first)
 			}
-			if diff := cmp.Diff(&want, got, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
-				cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); is && diff != "" {
-				t.Errorf("%s after %s (-parsed +got):\n%s", second, first, diff)
+			if is {
+				await.Same(t, second+" after "+first, &want, got)
 			}
 		}
 	}
