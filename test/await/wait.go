@@ -6,6 +6,7 @@ package await
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"net/netip"
 	"os"
 	"strconv"
@@ -75,6 +76,17 @@ func Eventually(t testing.TB, what string, missing func() error) {
 		}
 		time.Sleep(min(max(Poll, 4*time.Since(asked)), slowPoll))
 	}
+}
+
+// Becomes waits until a value, of which it says what it is, is the one that is wanted.
+func Becomes[T any](t testing.TB, what string, want T, read func() T) {
+	t.Helper()
+	Eventually(t, what, func() error {
+		if got := read(); !cmp.Equal(want, got, byValue) {
+			return fmt.Errorf("%v, not %v", got, want)
+		}
+		return nil
+	})
 }
 
 // Must fails the test at once if there is an error.
