@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -114,6 +115,16 @@ func Same[T any](t testing.TB, what string, want, got T, options ...cmp.Option) 
 	t.Helper()
 	if diff := cmp.Diff(want, got, append(options, byValue)...); diff != "" {
 		t.Errorf("%s (-want +got):\n%s", what, diff)
+	}
+}
+
+// Says reports which words are missing in a text, of which it says what it is.
+func Says(t testing.TB, what, text string, words ...string) {
+	t.Helper()
+	for _, word := range words {
+		if !strings.Contains(text, word) {
+			t.Errorf("%s: %q is missing in:\n%s", what, word, text)
+		}
 	}
 }
 
