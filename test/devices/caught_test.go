@@ -80,9 +80,7 @@ func TestEth1Alone(t *testing.T) {
 				t.Errorf("recorded: %s", flow)
 			}
 		}
-		if text := p.Expect(0, "check", "--config", path).Stdout; !strings.Contains(text, "catches") {
-			t.Errorf("check: %s", text)
-		}
+		await.Says(t, "check", p.Expect(0, "check", "--config", path).Stdout, "catches")
 		d.Kill()
 		wantAllByEth1(t, n, n.Server)
 		d = p.Start(arguments...)

@@ -226,9 +226,7 @@ func TestTryOutlived(t *testing.T) {
 			r.outlive(try, by)
 			taker := takers[name]
 			result := r.p.Expect(1, taker.command...) // nothing was there before
-			if !strings.Contains(result.Stderr, taker.says) {
-				t.Errorf("it does not say %q: %s", taker.says, result)
-			}
+			await.Says(t, taker.command[0], result.Stderr, taker.says)
 			t.Logf("after %s: by eth0 from the end of the trial on, all is back within %s of %q", by, r.wantBack(), taker.command)
 		})
 	}
@@ -303,9 +301,7 @@ func TestTryBesideRun(t *testing.T) {
 	d := p.Start("--observe")
 	r := newTried(t, n, p)
 	result := p.Expect(1, "try")
-	if !strings.Contains(result.Stderr, fmt.Sprintf("pid %d: end it first", d.PID())) {
-		t.Errorf("it does not name the daemon: %s", result)
-	}
+	await.Says(t, "the second", result.Stderr, fmt.Sprintf("pid %d: end it first", d.PID()))
 	r.wantBack()
 	r.wantBy(false)
 	p.Expect(1, "try", "confirm")
@@ -313,9 +309,7 @@ func TestTryBesideRun(t *testing.T) {
 	try := r.begin()
 	refused := []string{"run", "try", "detach"}
 	for _, command := range refused {
-		if result := p.Expect(1, command); !strings.Contains(result.Stderr, fmt.Sprint(try.PID())) {
-			t.Errorf("%s beside a trial does not name it: %s", command, result)
-		}
+		await.Says(t, command+" beside a trial", p.Expect(1, command).Stderr, fmt.Sprint(try.PID()))
 	}
 	p.Expect(0, "detach", "--stop")
 	try.WantEnd(1)

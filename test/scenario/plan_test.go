@@ -38,11 +38,7 @@ func ruled(t *testing.T) *topology.S1 {
 func wantRule(t *testing.T, p *product.PlanRule, verdict string, words ...string) {
 	t.Helper()
 	await.Same(t, p.Rule+": "+p.Reason, verdict, p.Verdict)
-	for _, w := range words {
-		if !strings.Contains(p.Reason, w) {
-			t.Errorf("%q: no %q in: %s", p.Rule, w, p.Reason)
-		}
-	}
+	await.Says(t, p.Rule, p.Reason, words...)
 }
 
 // planned is a host with rules, whose eth1 a client asks.

@@ -65,9 +65,7 @@ func wantTrue(t *testing.T, e *product.Explanation, server *topology.Server, c *
 // wantDetail wants words in the sentence for people.
 func wantDetail(t *testing.T, e *product.Explanation, words string) {
 	t.Helper()
-	if !strings.Contains(e.Detail, words) {
-		t.Errorf("it does not say %q: %s", words, e)
-	}
+	await.Says(t, e.String(), e.Detail, words)
 }
 
 // TestExplain compares what explain says with the frames that leave, for each kind of question, verdict and reason.

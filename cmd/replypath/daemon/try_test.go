@@ -86,9 +86,7 @@ func (r *trialRun) end(code, kept, taken int, says string) {
 		r.t.Errorf("kept %d, taken back %d, closed %d times", r.path.kept, r.taken, r.path.closed)
 	}
 	await.Same(r.t, "times counted down", 1, r.path.counts)
-	if text := r.stdout.String() + r.stderr.String(); !strings.Contains(text, says) {
-		r.t.Errorf("it does not say %q:\n%s", says, text)
-	}
+	await.Says(r.t, "the trial", r.stdout.String()+r.stderr.String(), says)
 }
 
 func TestTryTakenBack(t *testing.T) {
