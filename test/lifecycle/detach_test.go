@@ -58,9 +58,7 @@ func testRestores(t *testing.T, n *topology.TwoNIC, p *product.Product, mechanis
 		t.Error("the snapshot does not show that something is attached")
 	}
 	result := p.Expect(0, "detach", "--stop")
-	if !strings.Contains(result.Stdout, "removed") {
-		t.Errorf("detach does not say what it removed: %s", result)
-	}
+	await.Says(t, "detach", result.Stdout, "removed")
 	await.Same(t, "host after detach", before, snapshot(t, n))
 	await.Same(t, "pins after detach", pins, host.Pins(t))
 	t.Logf("%d outputs of commands, sysctls and lists of programs compared after detach", len(before))

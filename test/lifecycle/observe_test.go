@@ -125,9 +125,7 @@ func TestObserveIsPassive(t *testing.T) {
 	for _, i := range s.Interfaces {
 		await.Same(t, "mode of "+i.Name, "observe", i.Mode)
 	}
-	if table := p.Expect(3, "status").Stdout; !strings.Contains(table, "ENFORCING WOULD CHANGE") {
-		t.Errorf("the table does not tell:\n%s", table)
-	}
+	await.Says(t, "the table", p.Expect(3, "status").Stdout, "ENFORCING WOULD CHANGE")
 	p.Expect(0, "detach", "--stop")
 	await.Same(t, "the host after detach", before, snapshot(t, n))
 	t.Logf("0 differences, 0 questions for gateways, %d changes that enforcing would make", len(would))
@@ -299,9 +297,7 @@ func wantUnseenTold(t *testing.T, p *product.Product, unheard *traffic.Conversat
 	if r := p.Expect(0, "flows", "--asymmetric"); !strings.Contains(r.Stderr, "eth1") || !strings.Contains(r.Stderr, dropped) {
 		t.Errorf("%s", r)
 	}
-	if e := p.Explain("--peer", unheard.Peer.Addr().String(), "--self", unheard.Self.Addr().String()); !strings.Contains(e.Detail, dropped) {
-		t.Errorf("explain says %q", e.Detail)
-	}
+	await.Says(t, "explain", p.Explain("--peer", unheard.Peer.Addr().String(), "--self", unheard.Self.Addr().String()).Detail, dropped)
 }
 
 // TestMode switches between observing and enforcing under flows of every kind, with a daemon and without. It takes
@@ -309,9 +305,7 @@ func wantUnseenTold(t *testing.T, p *product.Product, unheard *traffic.Conversat
 func TestMode(t *testing.T) {
 	n, p := server.NewExact(t)
 	wantOneLine(t, p.Expect(2, "mode", "monitor"), `"monitor"`, "observe", "enforce")
-	if r := p.Expect(1, "mode", "observe"); !strings.Contains(r.Stderr, "replypath run") {
-		t.Errorf("without anything attached: %s", r)
-	}
+	await.Says(t, "without anything attached", p.Expect(1, "mode", "observe").Stderr, "replypath run")
 	d := p.Start()
 	all := conversations(t, n)
 	check := func(mode string) {

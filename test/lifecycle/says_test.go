@@ -166,9 +166,7 @@ func TestFlowsOnOneScreen(t *testing.T) {
 	wantRows("--sort age --limit 1", row(fresh, `.*1$`))
 	await.Must(t, small.Close())
 	wantRows("--sort corrected --protocol tcp", row(large, `established .*\d+$`), row(small, `closing .*\d+$`))
-	if r := p.Expect(2, "flows", "--sort", "age", "--follow"); !strings.Contains(r.Stderr, "--follow") {
-		t.Errorf("sorted events: %s", r)
-	}
+	await.Says(t, "sorted events", p.Expect(2, "flows", "--sort", "age", "--follow").Stderr, "--follow")
 	for _, flow := range p.Flows("--protocol", "udp") {
 		await.Same(t, "packets corrected of "+flow.String(), 1, flow.CorrectedPackets)
 	}
