@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"replypath/bpf"
+	"replypath/test/await"
 )
 
 const flagAlternates = uint16(bpf.DatapathFlowFlagsFLOW_ALTERNATES)
@@ -54,9 +55,8 @@ func (b *bed) wantBegun(n network, m message, want bool) {
 	asker.Self, asker.Protocol = [16]uint8{}, 0
 	notes, err := b.Notes()
 	b.must(err)
-	if _, got := notes[b.Seeds.LeadKey(asker, leadAsker)]; got != want {
-		b.t.Errorf("known that %s answered what the host began: %t, want %t", n.peer, got, want)
-	}
+	_, got := notes[b.Seeds.LeadKey(asker, leadAsker)]
+	await.Same(b.t, "known that "+n.peer.String()+" answered what the host began", want, got)
 }
 
 func (b *bed) wantAsked(want ...bpf.DatapathTuple) {
@@ -65,10 +65,8 @@ func (b *bed) wantAsked(want ...bpf.DatapathTuple) {
 	for _, tuple := range want {
 		digests = append(digests, b.Seeds.Digest(tuple))
 	}
-	got := b.askedBy()
-	if slices.Sort(digests); !slices.Equal(got, digests) {
-		b.t.Errorf("asked by %x, want %x", got, digests)
-	}
+	slices.Sort(digests)
+	await.Same(b.t, "asked by", digests, b.askedBy())
 }
 
 // wantWatched wants the loader to be told, or not, that a wildcard socket was asked, and forgets it.
@@ -76,9 +74,8 @@ func (b *bed) wantWatched(want bool) {
 	b.t.Helper()
 	known, err := b.Leads(leadWatched)
 	b.must(errors.Join(err, b.ForgetLeads(leadWatched)))
-	if _, got := known[uint64(leadWatched)]; got != want {
-		b.t.Errorf("the loader is told that a wildcard socket was asked: %t, want %t", got, want)
-	}
+	_, got := known[uint64(leadWatched)]
+	await.Same(b.t, "the loader is told that a wildcard socket was asked", want, got)
 }
 
 // at is the network seen from another of the host's addresses.

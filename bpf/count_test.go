@@ -5,12 +5,12 @@ package bpf_test
 import (
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/gopacket/gopacket/layers"
 	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
 	"replypath/bpf/internal/rig"
+	"replypath/test/await"
 )
 
 func (b *bed) setHandover(h bpf.DatapathHandover) {
@@ -236,12 +236,8 @@ func TestCostOfConnection(t *testing.T) {
 		in(tcp{flags: "FA", seq: finalAck.seq + 64, ack: ourISN + 66})
 		out(tcp{flags: "A", seq: ourISN + 66, ack: finalAck.seq + 65})
 
-		if diff := cmp.Diff(lookupsOfConnection, total.Lookups); diff != "" {
-			t.Errorf("lookups (-want +got):\n%s", diff)
-		}
-		if runs := total.Calls[bpf.DatapathProgReplypathIngress] + total.Calls[bpf.DatapathProgReplypathEgress]; runs != 15 {
-			t.Errorf("%d runs of programs, want 15", runs)
-		}
+		await.Same(t, "lookups", lookupsOfConnection, total.Lookups)
+		await.Same(t, "runs of programs", 15, total.Calls[bpf.DatapathProgReplypathIngress]+total.Calls[bpf.DatapathProgReplypathEgress])
 		if most := bytesOfConnection[n.family]; total.Bytes > most {
 			t.Errorf("%d bytes are accessed, at most %d were to be", total.Bytes, most)
 		}
@@ -285,9 +281,7 @@ func TestCostOfHostModel(t *testing.T) {
 		of() // so that counters are there
 		weak := of()
 		b.manageStrong(b.replication, nil)
-		if diff := cmp.Diff(weak, of()); diff != "" {
-			t.Errorf("weak and strong, a reply and what the host originates (-weak +strong):\n%s", diff)
-		}
+		await.Same(t, "cost of a reply and of what the host originates, with the strong host model", weak, of())
 		if got, most := weak[1].Instructions, instructionsOfOwn[n.family]; got > most {
 			t.Errorf("%d instructions run for the host's own segment, at most %d were to", got, most)
 		}
@@ -308,8 +302,6 @@ func TestCountOnEveryCPU(t *testing.T) {
 		counts, err := b.Counts()
 		b.must(err)
 		want := bpf.DatapathPairCount{Packets: 2, Bytes: 2 * uint64(len(frame)), Flows: 2}
-		if got := counts.Pairs[pair(b.production, b.replication, n, m, outcomeAsymmetric)]; got != want {
-			t.Errorf("pair %+v, want %+v", got, want)
-		}
+		await.Same(t, "pair", want, counts.Pairs[pair(b.production, b.replication, n, m, outcomeAsymmetric)])
 	})
 }

@@ -3,7 +3,6 @@
 package bpf_test
 
 import (
-	"bytes"
 	"fmt"
 	"maps"
 	"math"
@@ -11,10 +10,10 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf/btf"
-	"github.com/google/go-cmp/cmp"
 
 	"replypath/bpf"
 	"replypath/bpf/internal/rig"
+	"replypath/test/await"
 )
 
 // effect is everything that a run is expected to change. The zero value is a packet that passes as it is and leaves
@@ -61,16 +60,12 @@ func (b *bed) compare(r run, want effect, got outcome) {
 	case want.drop:
 		wantVerdict = shot
 	}
-	if got.verdict != wantVerdict {
-		b.t.Errorf("verdict %d, want %d", got.verdict, wantVerdict)
-	}
+	await.Same(b.t, "verdict", wantVerdict, got.verdict)
 	wantFrame := want.frame
 	if wantFrame == nil {
 		wantFrame = r.frame
 	}
-	if !bytes.Equal(got.frame, wantFrame) {
-		b.t.Errorf("packet afterwards (-want +got):\n%s", cmp.Diff(wantFrame, got.frame))
-	}
+	await.Same(b.t, "packet afterwards", wantFrame, got.frame)
 	b.compareTraces(want, got)
 	b.compareContext(r, want, got.context)
 }
@@ -87,12 +82,8 @@ func (b *bed) compareTraces(want effect, got outcome) {
 	if maps.Equal(wantTables.Marks, got.after.Marks) { // cmp takes a second for a full cache
 		wantTables.Marks, got.after.Marks = nil, nil
 	}
-	if diff := cmp.Diff(wantTables, got.after); diff != "" {
-		b.t.Errorf("tables afterwards (-want +got):\n%s", diff)
-	}
-	if diff := cmp.Diff(eventSet.text(want.events), eventSet.text(eventDelta(got.counted, got.counts))); diff != "" {
-		b.t.Errorf("events (-want +got):\n%s", diff)
-	}
+	await.Same(b.t, "tables afterwards", wantTables, got.after)
+	await.Same(b.t, "events", eventSet.text(want.events), eventSet.text(eventDelta(got.counted, got.counts)))
 	wantPairs := want.pairs
 	if wantPairs == nil {
 		wantPairs = pairs{}
@@ -101,9 +92,7 @@ func (b *bed) compareTraces(want effect, got outcome) {
 	if !slices.ContainsFunc(slices.Collect(maps.Keys(wantPairs)), isLost) {
 		maps.DeleteFunc(gotPairs, func(p bpf.DatapathPair, _ count) bool { return isLost(p) }) // of the run before: nothing runs at its target
 	}
-	if diff := cmp.Diff(wantPairs, gotPairs); diff != "" {
-		b.t.Errorf("pairs (-want +got):\n%s", diff)
-	}
+	await.Same(b.t, "pairs", wantPairs, gotPairs)
 }
 
 // compareContext makes sure that nothing of the packet's metadata was touched.
@@ -113,15 +102,11 @@ func (b *bed) compareContext(r run, want effect, got rig.Context) {
 		b.t.Errorf("context afterwards: mark %#x, priority %d, time %d, ifindex %d", got.Mark, got.Priority, got.Tstamp, got.Ifindex)
 	}
 	if r.probe == (rig.Probe{}) {
-		if got.CB != [5]uint32{} {
-			b.t.Errorf("control block afterwards: %x", got.CB)
-		}
+		await.Same(b.t, "control block afterwards", [5]uint32{}, got.CB)
 		return
 	}
 	if want.probed != nil {
-		if diff := cmp.Diff(*want.probed, rig.ReadProbed(&got)); diff != "" {
-			b.t.Errorf("probed (-want +got):\n%s", diff)
-		}
+		await.Same(b.t, "probed", *want.probed, rig.ReadProbed(&got))
 	}
 }
 

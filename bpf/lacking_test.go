@@ -17,6 +17,7 @@ import (
 
 	"replypath/bpf"
 	"replypath/bpf/internal/rig"
+	"replypath/test/await"
 )
 
 // eachFamilyOn runs a test for both families where lookups in some maps fail.
@@ -130,9 +131,7 @@ func (b *bed) wantNothingHandedOver() {
 	cpus, err := b.ReadScratch()
 	b.must(err)
 	for cpu, scratch := range cpus {
-		if to := scratch.Handover.Ifindex; to != 0 {
-			b.t.Errorf("CPU %d waits for a packet at interface %d", cpu, to)
-		}
+		await.Same(b.t, fmt.Sprintf("interface for which CPU %d waits with a packet", cpu), 0, scratch.Handover.Ifindex)
 	}
 }
 

@@ -85,9 +85,7 @@ func TestSegmentsTooLarge(t *testing.T) {
 		routed := pair(b.replication, b.backup, n, m, outcomeAsymmetric)
 		wantSegments := func(o offload, size uint16) {
 			t.Helper()
-			if o.GSOSize != size {
-				t.Errorf("segments of %d leave, want %d", o.GSOSize, size)
-			}
+			await.Same(t, "size of the segments that leave", size, o.GSOSize)
 		}
 		b.put(establishedFlow(b.flow(n, m, b.backup, 0)))
 		segments := n.segments(frame, m, fits)

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"replypath/bpf"
+	"replypath/test/await"
 )
 
 // control is of a connection that the peer has opened, and that goes on.
@@ -53,9 +54,7 @@ func (b *bed) wantWith(n network, m message) {
 	if record := b.record(n, control); record != nil {
 		got = record.Flow
 	}
-	if got != want {
-		b.t.Errorf("it goes with the flow %#x, want %#x", got, want)
-	}
+	await.Same(b.t, "the flow that it goes with", want, got)
 }
 
 // TestRelatedOrNot: what it goes with has to go on, and to come by the interface of the address.
@@ -167,9 +166,7 @@ func TestRelatedQuestion(t *testing.T) {
 			moved := func() {
 				t.Helper()
 				verdict, frame, _ := b.exec(egress(b.production, n.out(b.production, test.m)))
-				if verdict != redirect {
-					t.Errorf("verdict %d", verdict)
-				}
+				await.Same(t, "verdict", redirect, verdict)
 				b.wantFrame(frame, readdressed(n.out(b.production, test.m), b.replication.router, b.replication.MAC))
 			}
 			moved()

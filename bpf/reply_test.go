@@ -13,6 +13,7 @@ import (
 
 	"replypath/bpf"
 	"replypath/bpf/internal/rig"
+	"replypath/test/await"
 )
 
 // moves is the effect of a reply that the kernel sends by one interface and that is moved to another, by an entry
@@ -230,9 +231,7 @@ var replyReply = map[string]messageStory{
 			r := egress(b.production, n.out(b.production, m))
 			r.probe.TCIndex = 0x4321
 			_, _, out := b.exec(r)
-			if got := rig.ReadProbed(&out).TCIndex; got != test.want {
-				t.Errorf("mark after %#x: %#x, want %#x", test.last, got, test.want)
-			}
+			await.Same(t, fmt.Sprintf("mark after %#x", test.last), test.want, rig.ReadProbed(&out).TCIndex)
 		}
 	},
 	"reply interface gone": func(t *testing.T, b *bed, n network, m message) {

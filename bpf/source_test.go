@@ -56,9 +56,7 @@ func (b *bed) answer(n network, fd int, from netip.Addr, repaired bool) {
 	}
 	wire := b.listen(b.replication.OtherEnd)
 	b.sendTo(netip.AddrPortFrom(to, peerPort), fd, []byte("answer"), want)
-	if got := b.sourceOfAnswer(n, wire); got != from {
-		b.t.Errorf("answers from %s, want %s", got, from)
-	}
+	await.Same(b.t, "source of the answer", from, b.sourceOfAnswer(n, wire))
 }
 
 func (b *bed) listen(at uint32) int {

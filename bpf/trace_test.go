@@ -7,10 +7,9 @@ import (
 	"testing"
 	"unsafe"
 
-	"github.com/google/go-cmp/cmp"
-
 	"replypath/bpf"
 	"replypath/bpf/internal/rig"
+	"replypath/test/await"
 )
 
 // Kinds of events.
@@ -151,9 +150,7 @@ var traceFamily = map[string]story{
 			r.probe.TCIndex = 0x4321
 			_, frame, out := b.exec(r)
 			b.exec(arrive(b.replication, frame, rig.ReadProbed(&out).TCIndex))
-			if got := len(tracer.read()); got != test.events {
-				t.Errorf("%s: %d events, want %d", test.name, got, test.events)
-			}
+			await.Same(t, test.name+": events", test.events, len(tracer.read()))
 		}
 	},
 	"a tracer that was killed costs nothing after a moment": func(t *testing.T, b *bed, n network) {
@@ -167,9 +164,7 @@ var traceFamily = map[string]story{
 			tracer.want()
 			var request bpf.DatapathTraceRequest
 			b.must(b.TraceFilter.Get(&request))
-			if request.Until != 0 {
-				t.Errorf("%s: the filter still holds", run.program)
-			}
+			await.Same(t, run.program+": end of the filter", 0, request.Until)
 		}
 	},
 	"what finds no room is counted, and the packet goes its way": func(t *testing.T, b *bed, n network) {
@@ -186,9 +181,7 @@ var traceFamily = map[string]story{
 		}
 		b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, 0))) // anew: to take the room may take a second
 		b.wantMoved(n, udp{})
-		if got := len(tracer.read()); got != 1 {
-			t.Errorf("with room again %d events", got)
-		}
+		await.Same(t, "events once there is room again", 1, len(tracer.read()))
 	},
 	// What is not told goes as routed.
 	"what is too large comes back to its sender": func(t *testing.T, b *bed, n network) {
@@ -302,8 +295,6 @@ func TestTraceError(t *testing.T) {
 		got, want := told[0], told[0]
 		want.Kind, want.Form, want.Tuple = tracedOut, uint8(bpf.DatapathTraceFormTRACE_ERROR), n.tuple(m)
 		want.Ifindex, want.FlowIfindex, want.OutIfindex = b.production.Index, b.replication.Index, b.replication.Index
-		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("an error about a flow (-want +got):\n%s", diff)
-		}
+		await.Same(t, "an error about a flow", want, got)
 	})
 }

@@ -87,9 +87,7 @@ func (a *answers) wantCorrected(r *running) {
 	for _, p := range r.counters().Pairs {
 		corrected += p.CorrectedPackets
 	}
-	if corrected != uint64(a.asked) {
-		a.Errorf("%d packets corrected", corrected)
-	}
+	await.Same(a, "packets corrected", uint64(a.asked), corrected)
 	right, wrong := a.left()
 	a.Logf("refused by eth1: %d questions, %d answers by the interface that was asked, %d by the other, %d counted as corrected",
 		a.asked, right, wrong, corrected)

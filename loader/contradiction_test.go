@@ -91,9 +91,7 @@ func TestContradictionThatAppears(t *testing.T) {
 			if i := b.status().of(c.name); i == nil || !i.Attached || c.name == "eth2" && i.NextHop != "auto" {
 				t.Errorf("%s is %+v", c.name, i)
 			}
-			if n := b.logged(strings.ReplaceAll(c.warning, `"`, `\"`)); n != 1 {
-				t.Errorf("logged %d times", n)
-			}
+			await.Same(t, "times that it is logged", 1, b.logged(strings.ReplaceAll(c.warning, `"`, `\"`)))
 			wantRefused(t, r.reloadText(c.text), c.refused)
 			await.Must(t, r.reloadText(c.mended))
 			if errs := b.status().Errors; slices.Contains(errs, c.warning) {

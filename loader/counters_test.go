@@ -4,6 +4,7 @@ package loader
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"testing"
 
@@ -45,7 +46,7 @@ func TestPairsForgotten(t *testing.T) {
 	await.Must(t, err)
 	n := uint64(cpus)
 	want := counters.Pairs{of(1, 3): {Packets: n, Bytes: 10 * n, Flows: 2 * n}}
-	wantSame(b, "of others", want, pairs)
+	await.Same(b, "of others", want, pairs)
 }
 
 // TestStraysAreNoEntries: what nobody here took is not listed as a flow, whoever asks.
@@ -61,8 +62,6 @@ func TestStraysAreNoEntries(t *testing.T) {
 		entries := read(b, func() ([]flows.Entry, error) {
 			return table.Entries(func(*bpf.DatapathTuple) bool { return true })
 		})
-		if len(entries) != want {
-			t.Errorf("with flags %#x: %d entries", flags, len(entries))
-		}
+		await.Same(t, fmt.Sprintf("entries with flags %#x", flags), want, len(entries))
 	}
 }

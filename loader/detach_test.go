@@ -26,9 +26,7 @@ func TestDetachWithoutPins(t *testing.T) {
 		t.Error("no warning that the rest cannot be told")
 	}
 	b.wantNoPrograms()
-	if removed := b.detach(); len(removed) != 0 {
-		t.Errorf("removed again %q", removed)
-	}
+	await.Same(t, "removed again", nil, b.detach())
 }
 
 // TestDetachElsewhere: with a pin directory that holds no datapath, detach does not strip one of this namespace that is
@@ -58,7 +56,7 @@ func TestDetachElsewhere(t *testing.T) {
 				if err == nil || !strings.Contains(err.Error(), "replypath detach --pin-dir "+b.dir) {
 					t.Errorf("%s, with a daemon: %t: removed %q, %v", what, daemon, removed, err)
 				}
-				wantSame(b, what, before, b.snapshot())
+				await.Same(b, what, before, b.snapshot())
 			}
 			b.detach()
 			removed, err := other.detachOrNot(false)

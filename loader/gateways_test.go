@@ -17,14 +17,14 @@ import (
 	"replypath/loader/datapath"
 	"replypath/loader/status"
 	"replypath/metrics"
-	testawait "replypath/test/await"
+	"replypath/test/await"
 	"replypath/test/host"
 	"replypath/test/topology"
 )
 
 func (b *server) setNeighbour(i *topology.Interface, address netip.Addr, mac net.HardwareAddr, state int) {
 	b.Helper()
-	testawait.Must(b.T, b.host.Netlink().NeighSet(&netlink.Neigh{
+	await.Must(b.T, b.host.Netlink().NeighSet(&netlink.Neigh{
 		LinkIndex: i.Index, IP: address.AsSlice(), HardwareAddr: mac, State: state,
 	}))
 }
@@ -32,19 +32,19 @@ func (b *server) setNeighbour(i *topology.Interface, address netip.Addr, mac net
 // flaps are ways in which the kernel throws the neighbours of an interface away.
 var flaps = map[string]func(*server, *topology.Interface){
 	"carrier": func(b *server, i *topology.Interface) {
-		testawait.Must(b.T, i.Peer().SetDown())
+		await.Must(b.T, i.Peer().SetDown())
 		b.awaitUp(i.Name, false)
-		testawait.Must(b.T, i.Peer().SetUp())
+		await.Must(b.T, i.Peer().SetUp())
 	},
 	"set down": func(b *server, i *topology.Interface) {
-		testawait.Must(b.T, i.SetDown())
+		await.Must(b.T, i.SetDown())
 		b.awaitUp(i.Name, false)
-		testawait.Must(b.T, i.SetUp())
+		await.Must(b.T, i.SetUp())
 	},
 	"its own mac": func(b *server, i *topology.Interface) {
 		mac := slices.Clone(b.linkOf(i.Name).Attrs().HardwareAddr)
 		mac[5]++
-		testawait.Must(b.T, i.SetMAC(mac))
+		await.Must(b.T, i.SetMAC(mac))
 	},
 }
 
@@ -78,7 +78,7 @@ func TestFlapIsNoRepair(t *testing.T) {
 			b := newServer(t)
 			for _, i := range []*topology.Interface{b.eth0, b.eth1} {
 				for _, end := range []*topology.Interface{i, i.Peer()} {
-					testawait.Must(t, end.Host.SetSysctl("net/ipv6/conf/"+end.Name+"/keep_addr_on_down", "1"))
+					await.Must(t, end.Host.SetSysctl("net/ipv6/conf/"+end.Name+"/keep_addr_on_down", "1"))
 				}
 			}
 			route := func() {
@@ -116,9 +116,7 @@ route replace 2001:db8:99::/48 via 2001:db8:4::1 dev eth1`)
 			}
 			r.stop()
 			got := b.repairs(repairNeighbour)
-			if got != want {
-				t.Errorf("%d repairs in the end, want %d", got, want)
-			}
+			await.Same(t, "repairs in the end", want, got)
 			t.Logf("%s: %d flaps, %d entries deleted: %d repairs counted", name, done, want, got)
 		})
 	}

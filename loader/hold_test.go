@@ -82,9 +82,7 @@ func TestOthersAreAskedAsUsual(t *testing.T) {
 		}
 		want := func(when, want string) {
 			t.Helper()
-			if got := b.askingSettings(f); got != want {
-				t.Errorf("%s: %s: they are %s, want %s", f, when, got, want)
-			}
+			await.Same(t, f.String()+", "+when+": settings", want, b.askingSettings(f))
 		}
 		wantAlone := func(when, settings string) {
 			t.Helper()
@@ -126,8 +124,6 @@ func TestStopWhileBridged(t *testing.T) {
 	b.start()
 	for _, f := range b.net.Families() {
 		b.awaitHeld(f, true) // once it has been asked in vain
-		if n := b.logged(`msg="gateway is resolved" interface=eth0 gateway=` + absentRouters[f].String()); n != 1 {
-			t.Errorf("%s: it is said %d times to be resolved, not only before the stop", f, n)
-		}
+		await.Same(t, f.String()+": times that it is said to be resolved, before the stop", 1, b.logged(`msg="gateway is resolved" interface=eth0 gateway=`+absentRouters[f].String()))
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"replypath/loader/fallback"
 	"replypath/loader/pins"
 	"replypath/loader/status"
+	"replypath/test/await"
 )
 
 // otherChanges are those that are not of the fallback route, nor of those behind it.
@@ -41,7 +42,7 @@ func TestForeignFiltersAreLeft(t *testing.T) {
 		b.ping()
 		r.stop()
 		b.detach()
-		wantSame(b, what+", after detach", before, b.trace())
+		await.Same(b, what+", after detach", before, b.trace())
 		b.tc("qdisc del dev eth1 clsact")
 	}
 
@@ -55,5 +56,5 @@ func TestForeignFiltersAreLeft(t *testing.T) {
 	if ours < 0 {
 		t.Fatal("the qdisc went with the filter of somebody else")
 	}
-	wantSame(b, "a qdisc of ours, after detach", nothing, slices.Delete(got, ours, ours+1))
+	await.Same(b, "a qdisc of ours, after detach", nothing, slices.Delete(got, ours, ours+1))
 }

@@ -150,7 +150,7 @@ func TestStatusNamesTheRenamed(t *testing.T) {
 				c.Object, c.Undo = strings.ReplaceAll(c.Object, "eth2", "eth3"), strings.ReplaceAll(c.Undo, "eth2", "eth3")
 				want[i] = c
 			}
-			wantSame(b, "changes", want, b.status().HostChanges)
+			await.Same(b, "changes", want, b.status().HostChanges)
 			if cmp.Equal(want, before) {
 				t.Errorf("nothing of eth2 among %+v", before)
 			}

@@ -30,7 +30,7 @@ func TestClashingIndexIsNotServed(t *testing.T) {
 			return u.Name == "eth2" && strings.Contains(u.Reason, "eth1")
 		})
 	})
-	wantSame(b, "the entry of eth1", before, b.entry(b.eth1.Index))
+	await.Same(b, "the entry of eth1", before, b.entry(b.eth1.Index))
 	if !b.status().of("eth1").Attached {
 		t.Error("eth1 is not attached any more")
 	}
@@ -78,10 +78,8 @@ func TestJournalIsBounded(t *testing.T) {
 		}
 		return nil
 	})
-	if !slices.Equal(b.idsOf("eth1"), eth1) {
-		t.Errorf("ids of eth1 are %v, before %v", b.idsOf("eth1"), eth1)
-	}
-	wantSame(b, "what was counted for eth1", before, r.pairs())
+	await.Same(t, "ids of eth1", eth1, b.idsOf("eth1"))
+	await.Same(b, "what was counted for eth1", before, r.pairs())
 	r.stop()
-	wantSame(b, "in a trial", before, b.start(func(o *Options) { o.Trial = time.Hour }).pairs())
+	await.Same(b, "in a trial", before, b.start(func(o *Options) { o.Trial = time.Hour }).pairs())
 }

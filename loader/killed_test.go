@@ -47,9 +47,7 @@ func (b *server) startDaemon() *topology.Cmd {
 func TestDetachGivesUpOnAStoppedDaemon(t *testing.T) {
 	b := newServer(t)
 	daemon := b.startDaemon()
-	if status := b.status(); *status.Daemon.PID != daemon.Process.Pid {
-		t.Errorf("status says pid %d, it is %d", *status.Daemon.PID, daemon.Process.Pid)
-	}
+	await.Same(t, "pid of the status", daemon.Process.Pid, *b.status().Daemon.PID)
 	await.Must(t, daemon.Process.Signal(syscall.SIGSTOP))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -87,9 +85,7 @@ func TestDetachNamesNobody(t *testing.T) {
 		}
 		return nil
 	})
-	if journal := b.journal(); journal.PID != 0 {
-		t.Errorf("the journal names process %d", journal.PID)
-	}
+	await.Same(t, "process that the journal names", 0, b.journal().PID)
 	await.Must(t, unix.Unmount(inTheWay, 0))
 }
 
@@ -147,7 +143,7 @@ func TestKilledStartIsDetached(t *testing.T) {
 					}
 					b.detach()
 					after := fmt.Sprintf("killed after step %d, then detached", moment)
-					wantSame(b, after, before, b.snapshot())
+					await.Same(b, after, before, b.snapshot())
 					b.wantNoPins(after)
 				}
 				if attached == 0 {
@@ -181,11 +177,11 @@ func TestKilledAttachingIsDetached(t *testing.T) {
 			partly = append(partly, b.partlyAttached(mechanism)...)
 			b.detach()
 			after := fmt.Sprintf("killed in moment %d, then detached", kills)
-			wantSame(b, after, before, b.snapshot())
+			await.Same(b, after, before, b.snapshot())
 			b.wantNoPins(after)
 		}
 		slices.Sort(partly)
-		wantSame(b, "what a part was attached of", parts[mechanism], partly)
+		await.Same(b, "what a part was attached of", parts[mechanism], partly)
 		t.Logf("%d kills by %s, %d of them inside one interface's attachment (%s), 0 differences",
 			kills, mechanism, len(partly), strings.Join(partly, "; "))
 	})
@@ -252,6 +248,6 @@ func TestStartAfterAKilledUpgrade(t *testing.T) {
 		}
 		t.Logf("%d kills by %s", kills, mechanism)
 		b.detach()
-		wantSame(b, "after detach", before, b.trace())
+		await.Same(b, "after detach", before, b.trace())
 	})
 }

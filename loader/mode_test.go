@@ -14,14 +14,10 @@ import (
 
 func (b *server) wantMode(when, want string) {
 	b.Helper()
-	if got := b.mode(); got != want {
-		b.Errorf("%s the mode is %s, want %s", when, got, want)
-	}
+	await.Same(b, when+" the mode", want, b.mode())
 	traffic := read(b, func() (*status.Traffic, error) { return status.ReadTraffic(b.dir, b.maps()) })
 	for _, i := range traffic.Interfaces {
-		if i.Mode != want {
-			b.Errorf("%s top has %s %s, want %s", when, i.Name, i.Mode, want)
-		}
+		await.Same(b, when+" top's mode of "+i.Name, want, i.Mode)
 	}
 }
 

@@ -55,9 +55,7 @@ func TestReloadKeepsFlowsThatBeginMeanwhile(t *testing.T) {
 		b.wantFlows("that began meanwhile", 2)
 		await.Must(t, r.reload())
 		b.wantFlows("in tables as before", 2)
-		if got := b.status().Flows.Capacity; got != capacity {
-			t.Errorf("capacity %d, before %d", got, capacity)
-		}
+		await.Same(t, "capacity", capacity, b.status().Flows.Capacity)
 		r.stop()
 		b.ping()
 	})
@@ -98,8 +96,6 @@ func TestReloadExcludesNobodyElse(t *testing.T) {
 		await.Must(t, r.reload(func(c *config.Config) { onlyTCP(c); c.Exclude = rules[i%len(rules)] }))
 	}
 	counters := r.counters()
-	if n := counters.Ignored["excluded"]; n != 0 {
-		t.Errorf("%d of %d packets were taken for excluded ones", n, counters.Ignored["protocol"])
-	}
+	await.Same(t, "packets that were taken for excluded ones", 0, counters.Ignored["excluded"])
 	t.Logf("%d packets beside %d reloads", counters.Ignored["protocol"], reloads)
 }

@@ -27,9 +27,7 @@ func (b *server) wantSenders(when, want string) {
 	for _, s := range b.status().Senders {
 		words = append(words, (*s.MAC)[len(*s.MAC)-2:]+" "+s.Way)
 	}
-	if got := strings.Join(words, ", "); got != want {
-		b.Errorf("%s: %q, want %q", when, got, want)
-	}
+	await.Same(b, when, want, strings.Join(words, ", "))
 }
 
 // teach enters what a handshake taught of a sender by an interface.
@@ -101,9 +99,7 @@ func TestSenders(t *testing.T) {
 	teach(b.eth1, 8, lastHop, nil)
 	await.Must(t, r.forgetInterface(b.idsOf("eth1")[0]))
 	b.wantSenders("the id is given anew", "")
-	if left := len(entries[bpf.DatapathSender, bpf.DatapathLearnt](b, b.maps().Ways)); left != 0 {
-		t.Errorf("%d entries are left", left)
-	}
+	await.Same(t, "entries that are left", 0, len(entries[bpf.DatapathSender, bpf.DatapathLearnt](b, b.maps().Ways)))
 }
 
 func (b *server) flush(filter flows.Filter) {
@@ -144,9 +140,7 @@ func TestLearntFlows(t *testing.T) {
 				t.Errorf("%s: %+v", way, f)
 			}
 		}
-		if seen != 2 {
-			t.Errorf("%d flows", seen)
-		}
+		await.Same(t, "flows", 2, seen)
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,7 +16,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
-	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 
 	"replypath/bpf"
@@ -331,9 +329,7 @@ func (b *server) mode() string {
 func (b *server) setMode(mode string) {
 	b.Helper()
 	b.inside(func() error { _, err := status.SetMode(b.dir, mode); return err })
-	if got := b.mode(); got != mode {
-		b.Errorf("mode is %s, not %s", got, mode)
-	}
+	await.Same(b, "mode", mode, b.mode())
 }
 
 func (b *server) journal() *pins.Journal {
@@ -518,17 +514,6 @@ func (b *server) queryTCX(device netlink.Link, hook ebpf.AttachType) *link.Query
 		return link.QueryPrograms(link.QueryOptions{Target: device.Attrs().Index, Attach: hook})
 	})
 }
-
-// wantSame wants nothing to differ from before.
-func wantSame[V any](b *server, what string, before, after V) {
-	b.Helper()
-	if diff := cmp.Diff(before, after, equalAddresses); diff != "" {
-		b.Errorf("%s (-before +after):\n%s", what, diff)
-	}
-}
-
-// equalAddresses compares them by their value.
-var equalAddresses = cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
 
 // wantNoPins wants no pin directory.
 func (b *server) wantNoPins(when string) {

@@ -41,9 +41,7 @@ func TestMarks(t *testing.T) {
 }
 
 func TestMostExclusions(t *testing.T) {
-	if most := len(bpf.DatapathExclusionSet{}.Rule); most != config.MaxExclusions {
-		t.Errorf("the programs look at %d exclusions, a configuration may have %d", most, config.MaxExclusions)
-	}
+	await.Same(t, "exclusions that the programs look at", config.MaxExclusions, len(bpf.DatapathExclusionSet{}.Rule))
 }
 
 // TestNothingStaysOpen: rounds of all that opens something leave the same files open.
@@ -62,7 +60,7 @@ func TestNothingStaysOpen(t *testing.T) {
 		b.failAfter(b.failAfter(1))
 		after := openFiles(t)
 		if round > 0 {
-			wantSame(b, "open files", before, after)
+			await.Same(b, "open files", before, after)
 		}
 		before = after
 	}

@@ -54,7 +54,7 @@ func TestFailedStartIsUndone(t *testing.T) {
 		b.setRPFilter("eth1", 1)
 		before := b.snapshot()
 		failures := b.eachFailure(func(after string) {
-			wantSame(b, after, before, b.snapshot())
+			await.Same(b, after, before, b.snapshot())
 			b.wantNoPins(after)
 		}, by(mechanism))
 		await.Must(t, os.Mkdir(b.dir, 0o700))
@@ -119,8 +119,8 @@ func TestTakeBackKeepsTheMechanism(t *testing.T) {
 		for _, tried := range mechanisms {
 			b.start(by(tried), onTrial).stop()
 			b.takeBack()
-			wantSame(b, "host after a trial by "+string(tried), trace, b.trace())
-			wantSame(b, "journal after a trial by "+string(tried), journal, b.journal())
+			await.Same(b, "host after a trial by "+string(tried), trace, b.trace())
+			await.Same(b, "journal after a trial by "+string(tried), journal, b.journal())
 		}
 		t.Logf("%d qdiscs, filters, rp_filters and counts of programs compared, and the journal: 0 differences", len(trace))
 	})

@@ -73,16 +73,14 @@ func TestProgramsAreTakenOver(t *testing.T) {
 		b.awaitAttached("tun1")
 		pinned, attached, ofMaps := b.pinnedIDs(), b.attached(), b.mapIDs()
 		onCgroup := b.sourcePrograms()
-		if len(pinned) != 10 {
-			t.Errorf("pinned are %d programs: %v", len(pinned), pinned)
-		}
+		await.Same(t, "programs that are pinned", 10, len(pinned))
 		wantTakenOver := func(after string) {
 			t.Helper()
 			onCgroupNow := b.sourcePrograms()
-			wantSame(b, "after "+after+", pinned", pinned, b.pinnedIDs())
-			wantSame(b, "after "+after+", attached", programsOf(attached), programsOf(b.attached()))
-			wantSame(b, "after "+after+", on cgroup", onCgroup, onCgroupNow)
-			wantSame(b, "after "+after+", their maps", ofMaps, b.mapIDs())
+			await.Same(b, "after "+after+", pinned", pinned, b.pinnedIDs())
+			await.Same(b, "after "+after+", attached", programsOf(attached), programsOf(b.attached()))
+			await.Same(b, "after "+after+", on cgroup", onCgroup, onCgroupNow)
+			await.Same(b, "after "+after+", their maps", ofMaps, b.mapIDs())
 		}
 		r.stop()
 		r = b.start(repairSource, by(mechanism))

@@ -122,7 +122,7 @@ func TestFailedUpgradeLeavesTheDatapath(t *testing.T) {
 					lastHop("eth1")(o)
 					o.Config.Protocols, o.Config.ManageRPFilter = nil, false
 				}
-				failures := b.eachFailure(func(after string) { wantSame(b, after, before, b.standing()) }, change)
+				failures := b.eachFailure(func(after string) { await.Same(b, after, before, b.standing()) }, change)
 				b.start(change)
 				b.wantRPFilter("at last", "eth1", "1")
 				if b.logged(upgrade.says) == 0 {
@@ -197,7 +197,7 @@ func testRefused(t *testing.T, refusal refusal, upgrade upgrade, answering bool)
 		if err == nil || !strings.Contains(err.Error(), refusal.says) {
 			b.Fatalf("the start: %v", err)
 		}
-		wantSame(b, "after the refusal", before, b.standing())
+		await.Same(b, "after the refusal", before, b.standing())
 		a.wantRight()
 		lift()
 		r = b.start(by(refusal.after), upgrade.options)
@@ -270,8 +270,8 @@ func TestReloadRefusedByOneInterface(t *testing.T) {
 				if err := r.reload(largerConfig); err == nil || !strings.Contains(err.Error(), errInjected.Error()) {
 					t.Fatalf("the reload: %v", err)
 				}
-				wantSame(b, "programs after the refusal", programs, b.attached())
-				wantSame(b, "maps after the refusal", maps, b.mapIDs())
+				await.Same(b, "programs after the refusal", programs, b.attached())
+				await.Same(b, "maps after the refusal", maps, b.mapIDs())
 				a.wantRight()
 				await.Must(t, r.reload(largerConfig))
 				b.wantComplete(programs)

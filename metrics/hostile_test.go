@@ -42,14 +42,10 @@ func TestStrangeRequests(t *testing.T) {
 		"no http":      {"SSH-2.0-client\r\n\r\n", "400"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if status := ask(t, address, test.request); status != test.status {
-				t.Errorf("status %s, not %s", status, test.status)
-			}
+			await.Same(t, "status", test.status, ask(t, address, test.request))
 		})
 	}
-	if text := log.String(); text != "" {
-		t.Errorf("logged:\n%s", text)
-	}
+	await.Same(t, "logged", "", log.String())
 }
 
 // ask sends raw bytes and returns the status of the answer.
@@ -108,9 +104,7 @@ func TestManyConnections(t *testing.T) {
 		}
 	}
 	status, _ := fetch(t, newClient(nil), newRequest(t, "http://"+address+"/metrics"))
-	if status != http.StatusOK {
-		t.Errorf("status %d", status)
-	}
+	await.Same(t, "status", http.StatusOK, status)
 	left := 0
 	for _, conn := range crowd {
 		conn.SetReadDeadline(time.Now().Add(time.Millisecond))

@@ -63,9 +63,7 @@ func TestArchitectures(t *testing.T) {
 			}
 		})
 	}
-	if len(images) != len(chosen(t)) {
-		t.Errorf("the archive has images for %v", images)
-	}
+	await.Same(t, "images in the archive", len(chosen(t)), len(images))
 }
 
 // wantStatic wants a binary for a machine that needs no library of the host.
@@ -73,9 +71,7 @@ func wantStatic(t *testing.T, path string, machine elf.Machine) {
 	t.Helper()
 	f := await.Must1[*elf.File](t)(elf.Open(path))
 	defer f.Close()
-	if f.Machine != machine {
-		t.Errorf("%s is for %s, not %s", path, f.Machine, machine)
-	}
+	await.Same(t, "machine of "+path, machine, f.Machine)
 	for _, p := range f.Progs {
 		if p.Type == elf.PT_INTERP || p.Type == elf.PT_DYNAMIC {
 			t.Errorf("%s is linked dynamically", path)

@@ -4,7 +4,6 @@ package packaging
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -64,9 +63,7 @@ func TestImage(t *testing.T) {
 
 	e.run("podman rm --force --time 10 reply")
 	e.run(strings.Replace(start, "--detach", "--rm", 1) + " detach")
-	if diff := before.Diff(testhost.TakeSnapshot(t, s.B.Host, "eth0", "eth1")); diff != "" {
-		t.Errorf("the host has changed (-before +after):\n%s", diff)
-	}
+	await.Same(t, "what has changed of the host", "", before.Diff(testhost.TakeSnapshot(t, s.B.Host, "eth0", "eth1")))
 }
 
 // each calls what is to be done for each family and kind of question.
@@ -242,12 +239,7 @@ func (e *engine) waitRuns(p *product.Product, version string) {
 // waitEnded waits until no process has the datapath.
 func (e *engine) waitEnded(p *product.Product) {
 	e.t.Helper()
-	await.Eventually(e.t, "the process ends", func() error {
-		if p.Status().Daemon.Running {
-			return errors.New("it runs")
-		}
-		return nil
-	})
+	await.Becomes(e.t, "the process runs", false, func() bool { return p.Status().Daemon.Running })
 }
 
 // wantUnitsCapabilities wants the container's process to have the capabilities that the unit grants, and no others.
@@ -266,12 +258,8 @@ func (e *engine) wantUnitsCapabilities() {
 	}
 	pid := strings.TrimSpace(e.run("podman inspect --format '{{.State.Pid}}' reply"))
 	status := string(await.Must1[[]byte](e.t)(os.ReadFile("/proc/" + pid + "/status")))
-	for _, want := range []string{
+	await.Says(e.t, "status of the process", status,
 		fmt.Sprintf("CapPrm:\t%016x\n", set), fmt.Sprintf("CapEff:\t%016x\n", set), fmt.Sprintf("CapBnd:\t%016x\n", set),
 		"CapInh:\t0000000000000000\n", "CapAmb:\t0000000000000000\n", "NoNewPrivs:\t1\n",
-	} {
-		if !strings.Contains(status, want) {
-			e.t.Errorf("the process has not %q:\n%s", want, status)
-		}
-	}
+	)
 }

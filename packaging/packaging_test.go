@@ -6,10 +6,8 @@ package packaging
 import (
 	"os"
 	"regexp"
-	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"replypath/loader/config"
@@ -18,13 +16,9 @@ import (
 
 const sample = "replypath.yaml"
 
-var equalPrefixes = cmpopts.EquateComparable()
-
 func TestSampleConfigurationSetsNothing(t *testing.T) {
 	got := await.Must1[*config.Config](t)(config.Load(sample))
-	if diff := cmp.Diff(config.Default(), got, equalPrefixes, cmpopts.IgnoreTypes(config.Origin{})); diff != "" {
-		t.Errorf("the sample changes the defaults (-default +sample):\n%s", diff)
-	}
+	await.Same(t, "what the sample sets", config.Default(), got, cmpopts.IgnoreTypes(config.Origin{}))
 }
 
 func TestSampleConfigurationShowsDefaults(t *testing.T) {
@@ -36,9 +30,7 @@ func TestSampleConfigurationShowsDefaults(t *testing.T) {
 		t.Error("interfaces, exclude or addresses has no example")
 	}
 	got.Interfaces, got.Exclude, got.Addresses = nil, nil, nil
-	if diff := cmp.Diff(config.Default(), got, equalPrefixes, cmpopts.IgnoreTypes(config.Origin{})); diff != "" {
-		t.Errorf("the sample names other defaults than the program's (-default +sample):\n%s", diff)
-	}
+	await.Same(t, "the defaults that the sample names", config.Default(), got, cmpopts.IgnoreTypes(config.Origin{}))
 }
 
 // TestPackageVersion wants packages to be of the version that the changelog begins with, whatever git says.
@@ -51,20 +43,12 @@ func TestPackageVersion(t *testing.T) {
 	version := found[1]
 	for _, kind := range []string{"deb", "rpm"} {
 		output := run(t, "make", "--dry-run", "-C", checkout, kind)
-		for _, part := range []string{"main.version=" + version + "'", "VERSION=" + version + " ARCHITECTURE="} {
-			if !strings.Contains(output, part) {
-				t.Errorf("make %s does not say %q:\n%s", kind, part, output)
-			}
-		}
+		await.Says(t, "make "+kind, output, "main.version="+version+"'", "VERSION="+version+" ARCHITECTURE=")
 	}
 }
 
 // TestThirdPartyLicenses wants the notices of what is linked into the program, Go's own among them.
 func TestThirdPartyLicenses(t *testing.T) {
 	notices := run(t, "sh", "-euc", `cd "$0" && packaging/third-party-licenses ./cmd/replypath`, checkout)
-	for _, want := range []string{"==== github.com/cilium/ebpf v", "==== golang.org/x/sys v", "==== Go go1", "Permission is hereby granted"} {
-		if !strings.Contains(notices, want) {
-			t.Errorf("%q is not in %d bytes of notices", want, len(notices))
-		}
-	}
+	await.Says(t, "notices", notices, "==== github.com/cilium/ebpf v", "==== golang.org/x/sys v", "==== Go go1", "Permission is hereby granted")
 }

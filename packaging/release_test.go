@@ -78,9 +78,7 @@ func TestReleaseAgain(t *testing.T) {
 		run(t, "sh", "-euc", `cd "$0" && sha256sum --check --quiet --strict SHA256SUMS`, dir)
 	}
 	sums := run(t, "cat", filepath.Join(first, "SHA256SUMS"))
-	if again := run(t, "cat", filepath.Join(second, "SHA256SUMS")); again != sums {
-		t.Errorf("a release made twice differs:\n%s\n%s", sums, again)
-	}
+	await.Same(t, "a release made twice", sums, run(t, "cat", filepath.Join(second, "SHA256SUMS")))
 	files := strings.Split(strings.TrimSpace(run(t, "find", first, "-type", "f", "-printf", `%P\n`)), "\n")
 	for _, file := range files {
 		if file != "SHA256SUMS" && !strings.Contains(sums, "  "+file+"\n") {
@@ -148,14 +146,10 @@ func TestRepositories(t *testing.T) {
 		install := append(apt, "install", "--yes", "replypath")
 		run(t, append(slices.Clone(install), "--download-only")...)
 		found := run(t, append(install, "--print-uris")...)
-		if want := one(t, "apt/pool/*_"+a.name+".deb"); !strings.Contains(found, want) {
-			t.Errorf("apt on %s finds %q, not %s", a.name, found, want)
-		}
+		await.Says(t, "what apt finds on "+a.name, found, one(t, "apt/pool/*_"+a.name+".deb"))
 		found = run(t, "dnf", "--quiet", "--config", settings, "--releasever=1", "repoquery", "--arch="+a.rpm,
 			"--queryformat=%{location}", "replypath")
-		if want := filepath.Base(one(t, "dnf/*."+a.rpm+".rpm")); strings.TrimSpace(found) != want {
-			t.Errorf("dnf on %s finds %q, not %s", a.rpm, found, want)
-		}
+		await.Same(t, "what dnf finds on "+a.rpm, filepath.Base(one(t, "dnf/*."+a.rpm+".rpm")), strings.TrimSpace(found))
 	}
 }
 
@@ -166,9 +160,7 @@ func TestBillOfMaterials(t *testing.T) {
 		Components []struct{ Name, Version string }
 	}
 	await.Must(t, json.Unmarshal(await.Must1[[]byte](t)(os.ReadFile(one(t, "*-"+runtime.GOARCH+".cdx.json"))), &bill))
-	if bill.BOMFormat != "CycloneDX" {
-		t.Errorf("its form is %q", bill.BOMFormat)
-	}
+	await.Same(t, "form of the bill", "CycloneDX", bill.BOMFormat)
 	for _, name := range []string{"github.com/cilium/ebpf", "golang.org/x/sys", "std"} {
 		if !slices.ContainsFunc(bill.Components, func(c struct{ Name, Version string }) bool {
 			return c.Name == name && c.Version != ""

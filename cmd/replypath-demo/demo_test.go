@@ -134,9 +134,7 @@ func TestFailedStart(t *testing.T) {
 	program := filepath.Join(t.TempDir(), "replypath")
 	await.Must(t, os.WriteFile(program, []byte("#!/bin/sh\necho this host has no luck >&2\nexit 1\n"), 0o755))
 	p := startDemo(t, "-replypath", program)
-	if status := p.wait(); status.ExitStatus() != 1 {
-		t.Errorf("exit code %d", status.ExitStatus())
-	}
+	await.Same(t, "exit code", 1, p.wait().ExitStatus())
 	for _, want := range []string{"ended before it was ready", "this host has no luck"} {
 		if !strings.Contains(p.stderr.String(), want) {
 			t.Errorf("%q is missing in: %s", want, p.stderr.String())

@@ -78,9 +78,7 @@ func (r *remains) watchNamespaces(pid int) {
 		r.tie(path, fmt.Sprintf("watch%d", len(watched)))
 	}
 	const most = 4 // two servers, two routers
-	if n := len(watched) - 1; n != most {
-		r.t.Errorf("the demo holds %d network namespaces, not %d", n, most)
-	}
+	await.Same(r.t, "network namespaces that the demo holds", most, len(watched)-1)
 }
 
 func (r *remains) tie(namespace, name string) {
@@ -99,12 +97,8 @@ func (r *remains) expectNothing(p *process) {
 	r.t.Helper()
 	r.await("processes", noChildren)
 	r.await("network namespaces", r.noNamespaces)
-	if now := interfaceNames(r.t); !slices.Equal(now, r.interfaces) {
-		r.t.Errorf("interfaces %q became %q", r.interfaces, now)
-	}
-	if now := bpfMounts(r.t); !slices.Equal(now, r.bpfMounts) {
-		r.t.Errorf("bpf mounts %q became %q", r.bpfMounts, now)
-	}
+	await.Same(r.t, "interfaces", r.interfaces, interfaceNames(r.t))
+	await.Same(r.t, "bpf mounts", r.bpfMounts, bpfMounts(r.t))
 	if _, err := os.Stat(pinDir); !errors.Is(err, fs.ErrNotExist) {
 		r.t.Errorf("pins in %s: %v", pinDir, err)
 	}

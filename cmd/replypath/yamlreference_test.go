@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"replypath/loader/config"
+	"replypath/test/await"
 )
 
 // yamlKey describes a key of the configuration file for a reader.
@@ -171,7 +172,5 @@ func TestReferenceIsWhatParseTakes(t *testing.T) {
 	}
 	slices.Sort(parsed)
 	slices.Sort(described)
-	if !slices.Equal(parsed, described) {
-		t.Errorf("the reference describes\n%q\nbut parsed are\n%q", described, parsed)
-	}
+	await.Same(t, "keys that are described", parsed, described)
 }

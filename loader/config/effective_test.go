@@ -21,12 +21,8 @@ func TestEncode(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		if diff := compare(config, got); diff != "" {
-			t.Errorf("%s: -want +got:\n%s", name, diff)
-		}
-		if words := strings.Join(got.Flags.Words(), " "); words != "--interface eth1 --interface eth7 --observe --listen " {
-			t.Errorf("%s: flags %s", name, words)
-		}
+		wantSame(t, name, config, got)
+		await.Same(t, name+": flags", "--interface eth1 --interface eth7 --observe --listen ", strings.Join(got.Flags.Words(), " "))
 	}
 }
 
@@ -37,9 +33,7 @@ func TestDecodeOthers(t *testing.T) {
 	await.Must(t, err)
 	want := Default()
 	want.Mode, want.Interfaces = ModeObserve, []Interface{{Name: "eth1"}}
-	if diff := compare(want, got); diff != "" {
-		t.Errorf("-want +got:\n%s", diff)
-	}
+	wantSame(t, "decoded", want, got)
 	for _, text := range []string{"", "{", `{"version": 2, "config": {}}`, `{"version": 1, "config": null}`, `{"version": 1, "config": {"Mode": 1}}`} {
 		if got, err := Decode([]byte(text)); err == nil {
 			t.Errorf("%s was taken for %+v", text, got)
@@ -53,7 +47,5 @@ func TestEncodeBounded(t *testing.T) {
 	for n := range 5000 {
 		config.Interfaces = append(config.Interfaces, Interface{Name: fmt.Sprintf("interface%d", n)})
 	}
-	if text := config.Encode(); text != nil {
-		t.Errorf("%d bytes", len(text))
-	}
+	await.Same(t, "encoded", "", string(config.Encode()))
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"replypath/test/await"
 )
 
 const (
@@ -154,9 +156,7 @@ func TestParseInvalid(t *testing.T) {
 			if err == nil {
 				t.Fatalf("%q is accepted as %+v", test.text, config)
 			}
-			if want := "/etc/replypath/replypath.yaml:" + test.want; err.Error() != want {
-				t.Errorf("%q\n got %s\nwant %s", test.text, err, want)
-			}
+			await.Same(t, test.text, "/etc/replypath/replypath.yaml:"+test.want, err.Error())
 			checkError(t, err)
 		})
 	}

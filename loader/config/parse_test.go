@@ -6,19 +6,20 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
-	"slices"
 	"strings"
 	"testing"
 	"unicode"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"go.yaml.in/yaml/v3"
+
+	"replypath/test/await"
 )
 
-// compare returns how two configurations differ, "" where they do not.
-func compare(want, got *Config) string {
-	return cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}), cmpopts.IgnoreTypes(Origin{}))
+// wantSame compares two configurations, but for where they come from.
+func wantSame(t *testing.T, what string, want, got *Config) {
+	t.Helper()
+	await.Same(t, what, want, got, cmpopts.IgnoreTypes(Origin{}))
 }
 
 func mustParse(t *testing.T, text string) *Config {
@@ -32,9 +33,7 @@ func mustParse(t *testing.T, text string) *Config {
 
 func TestParseWithoutKeysIsDefault(t *testing.T) {
 	for _, text := range []string{"", "\n", "# nothing but a comment\n", "---\n", "--- {}\n", "{}", "~", "interfaces:\nmode:\nmetrics:\nlog: {level: ~}\n"} {
-		if diff := compare(Default(), mustParse(t, text)); diff != "" {
-			t.Errorf("Parse(%q) is not the default (-default +parsed):\n%s", text, diff)
-		}
+		wantSame(t, text, Default(), mustParse(t, text))
 	}
 }
 
@@ -96,9 +95,7 @@ log: {level: debug, format: json}
 		Metrics:         Metrics{Listen: "[::1]:1", WebConfigFile: "/etc/replypath/web.yaml"},
 		Log:             Log{Level: slog.LevelDebug, Format: FormatJSON},
 	}
-	if diff := compare(want, got); diff != "" {
-		t.Errorf("-want +got:\n%s", diff)
-	}
+	wantSame(t, "parsed", want, got)
 }
 
 // What every error has to be, whatever its cause.
@@ -123,9 +120,7 @@ func TestExample(t *testing.T) {
 		t.Error("the example shows no interface, no exclusion or no address")
 	}
 	got.Interfaces, got.Exclude, got.Addresses = nil, nil, nil
-	if diff := compare(want, got); diff != "" {
-		t.Errorf("the example differs from the defaults (-default +example):\n%s", diff)
-	}
+	wantSame(t, "the example", want, got)
 	var keys map[string]any
 	if err := yaml.Unmarshal([]byte(Example), &keys); err != nil {
 		t.Fatal(err)
@@ -159,9 +154,7 @@ metrics: {listen: ":1"}
 	want.Mode = ModeObserve
 	want.Metrics.Listen = ""
 	want.Flags = overrides
-	if diff := compare(want, config); diff != "" {
-		t.Errorf("-want +got:\n%s", diff)
-	}
+	wantSame(t, "overridden", want, config)
 }
 
 func TestWarnings(t *testing.T) {
@@ -196,11 +189,7 @@ func TestWarnings(t *testing.T) {
 		`metrics: {listen: "", web_config_file: /etc/web.yaml}`: {
 			"metrics.web_config_file: has no effect, as metrics.listen is empty"},
 	} {
-		if got := mustParse(t, text).Warnings(); !slices.Equal(got, want) {
-			t.Errorf("%s: got %q\nwant %q", text, got, want)
-		}
+		await.Same(t, text, want, mustParse(t, text).Warnings())
 	}
-	if got := Default().Warnings(); len(got) != 0 {
-		t.Errorf("the default is warned of: %q", got)
-	}
+	await.Same(t, "warnings of the default", nil, Default().Warnings())
 }

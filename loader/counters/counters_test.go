@@ -3,6 +3,7 @@
 package counters
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"testing"
@@ -32,9 +33,7 @@ func TestSetEvents(t *testing.T) {
 		bpf.DatapathEventEVENT_ADMITTED_OUTBOUND: s.Outbound.Admissions, bpf.DatapathEventEVENT_LEARNT_RULE: s.WaysLearnt["rule"],
 		bpf.DatapathEventEVENT_LEARNT_LAST_HOP: s.WaysLearnt["last-hop"], bpf.DatapathEventEVENT_LEARNT_AS_ROUTED: s.WaysLearnt["direct-return"],
 	} {
-		if got != uint64(event) {
-			t.Errorf("event %d is shown as %d", event, got)
-		}
+		await.Same(t, fmt.Sprintf("event %d", event), uint64(event), got)
 	}
 }
 
@@ -130,9 +129,7 @@ func TestFewFail(t *testing.T) {
 	} {
 		pairs := of(2, p)
 		maps.Copy(pairs, of(3, packets{corrected: 1e9}))
-		if got := pairs.Totals().Failing; got != p.want {
-			t.Errorf("%+v: %+v", p, got)
-		}
+		await.Same(t, fmt.Sprintf("of %+v", p), p.want, pairs.Totals().Failing)
 	}
 }
 
@@ -141,19 +138,13 @@ func TestFailingSince(t *testing.T) {
 	then := Totals{Lost: 200, Uncorrected: map[string]uint64{"mtu": 8, "bound_device": 50}, Failing: Failing{Lost: 190, Uncorrected: 8}}
 	at := time.Now()
 	mark := then.Mark(at, 7)
-	if want := (pins.MarkRecord{At: at, Lost: 200, Uncorrected: 8, NotEntered: 7}); mark != want {
-		t.Errorf("the mark is %+v, not %+v", mark, want)
-	}
+	await.Same(t, "mark", pins.MarkRecord{At: at, Lost: 200, Uncorrected: 8, NotEntered: 7}, mark)
 	now := then
 	now.Uncorrected = map[string]uint64{"mtu": 8, "bound_device": 5000}
 	for lost, want := range map[uint64]Failing{200: {}, 203: {}, 204: {Lost: 4}, 1000: {Lost: 800}} {
 		now.Lost, now.Failing.Lost = lost, lost-10
 		want.Lost = min(want.Lost, now.Failing.Lost)
-		if got := now.FailingSince(mark); got != want {
-			t.Errorf("of %d lost: %+v, not %+v", lost, got, want)
-		}
+		await.Same(t, fmt.Sprintf("of %d lost", lost), want, now.FailingSince(mark))
 	}
-	if got := then.FailingSince(pins.MarkRecord{}); got != then.Failing {
-		t.Errorf("without a mark: %+v", got)
-	}
+	await.Same(t, "without a mark", then.Failing, then.FailingSince(pins.MarkRecord{}))
 }

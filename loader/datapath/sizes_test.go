@@ -4,9 +4,9 @@ package datapath
 
 import (
 	"encoding/binary"
+	"fmt"
 	"math/bits"
 	"net/netip"
-	"slices"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -56,9 +56,7 @@ func TestCopyToASmallTable(t *testing.T) {
 		}
 		return true
 	}))
-	if kept != inUse {
-		t.Errorf("of %d flows in use %d were kept beside others", inUse, kept)
-	}
+	await.Same(t, "flows in use that were kept beside others", inUse, kept)
 }
 
 // What closed while the tables were replaced is entered as closing, and nothing else takes the place of what is known.
@@ -141,9 +139,7 @@ func TestGatewaysOf(t *testing.T) {
 		{bpf.DatapathFlow{Flags: byGateway, Tuple: bpf.DatapathTuple{Peer: v4}}, &partial, []uint16{}},
 		{bpf.DatapathFlow{Gateway: 3, Flags: byGateway}, &partial, []uint16{3, 6}},
 	} {
-		if got := GatewaysOf(&test.flow, test.target); !slices.Equal(got, test.want) {
-			t.Errorf("%+v: %v, want %v", test.flow, got, test.want)
-		}
+		await.Same(t, fmt.Sprintf("gateways of %+v", test.flow), test.want, GatewaysOf(&test.flow, test.target))
 	}
 }
 

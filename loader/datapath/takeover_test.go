@@ -61,9 +61,7 @@ func TestConstantsAreOfTheOrigin(t *testing.T) {
 			count++
 		}
 	}
-	if want := reflect.TypeFor[Constants]().NumField() - 1 + features.NumField(); count != want {
-		t.Errorf("%d constants are set, the origin has %d", count, want)
-	}
+	await.Same(t, "constants that are set", reflect.TypeFor[Constants]().NumField()-1+features.NumField(), count)
 }
 
 // TestNotes: of two programs that look the same, and of one for another network namespace, another note is made.

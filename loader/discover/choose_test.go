@@ -59,9 +59,7 @@ func TestIgnoredByDefault(t *testing.T) {
 	}
 	cfg := config.Default()
 	r := l.evaluate(cfg)
-	if got := names(r); !slices.Equal(got, append([]string{"eth0"}, bridges...)) {
-		t.Errorf("managed: %q", got)
-	}
+	await.Same(t, "managed", append([]string{"eth0"}, bridges...), names(r))
 	if diff := gocmp.Diff(want, reasons(r)); diff != "" || len(want) != len(cfg.IgnoreInterfaces) {
 		t.Errorf("unmanaged, by %q (-want +got):\n%s", cfg.IgnoreInterfaces, diff)
 	}
@@ -84,9 +82,7 @@ func TestDiscoveryOfDeviceKinds(t *testing.T) {
 	l.add(&netlink.Device{}, netlink.LinkAttrs{Name: "eth3", MasterIndex: 99})
 
 	r := l.evaluate(config.Default())
-	if got, want := names(r), []string{"bond0", "team0", "eth2", "eth2.100", "wg0", "wwan0"}; !slices.Equal(got, want) {
-		t.Errorf("managed %q, want %q", got, want)
-	}
+	await.Same(t, "managed", []string{"bond0", "team0", "eth2", "eth2.100", "wg0", "wwan0"}, names(r))
 	want := map[string]string{
 		"lo":     "loopback",
 		"eth0":   "a port of bond0, which counts in its place",
@@ -98,14 +94,10 @@ func TestDiscoveryOfDeviceKinds(t *testing.T) {
 	}
 	await.Same(t, "unmanaged", want, reasons(r))
 	l.addresses = nil
-	if got, want := names(l.evaluate(config.Default())), []string{"bond0", "team0", "eth2", "eth2.100"}; !slices.Equal(got, want) {
-		t.Errorf("managed without an address %q, want %q", got, want)
-	}
+	await.Same(t, "managed without an address", []string{"bond0", "team0", "eth2", "eth2.100"}, names(l.evaluate(config.Default())))
 	for _, own := range r.Own {
 		isLoopback := own.Address == address("10.0.1.1") || own.Address == address("10.0.8.1")
-		if own.LoopbackOnly != isLoopback {
-			t.Errorf("%s: only on loopback: %v", own.Address, own.LoopbackOnly)
-		}
+		await.Same(t, own.Address.String()+" is only on loopback", isLoopback, own.LoopbackOnly)
 	}
 }
 
@@ -172,9 +164,7 @@ func TestNamedInterfaces(t *testing.T) {
 			slices.Sort(managed)
 			await.Same(t, "managed", test.managed, strings.Join(managed, " "))
 			await.Same(t, "warnings", test.warnings, strings.Join(r.Warnings, "\n"))
-			if len(r.Interfaces)+len(r.Unmanaged) != len(l.links) {
-				t.Errorf("%d managed and %d unmanaged of %d", len(r.Interfaces), len(r.Unmanaged), len(l.links))
-			}
+			await.Same(t, "managed and unmanaged", len(l.links), len(r.Interfaces)+len(r.Unmanaged))
 		})
 	}
 }

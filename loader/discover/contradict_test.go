@@ -78,9 +78,7 @@ func TestGlobsThatContradict(t *testing.T) {
 				want = fmt.Sprintf(refused, test.key, second, first, test.device)
 				warned = fmt.Sprintf(warning, test.device, test.key, first, second)
 			}
-			if got := contradictionOf(t, &r); got != want {
-				t.Errorf("contradiction\n got %s\nwant %s", got, want)
-			}
+			await.Same(t, "contradiction", want, contradictionOf(t, &r))
 			if warned != "" && !slices.Contains(r.Warnings, warned) {
 				t.Errorf("no warning %q\namong %q", warned, r.Warnings)
 			}
@@ -131,12 +129,8 @@ func TestLastHopWithoutEthernetHeader(t *testing.T) {
 				link.Attrs().HardwareAddr = []byte{2, 0, 0, 0, 0, byte(link.Attrs().Index)}
 			}
 			r := l.evaluate(parse(t, file))
-			if got := contradictionOf(t, &r); got != refused {
-				t.Errorf("contradiction\n got %s\nwant %s", got, refused)
-			}
-			if !slices.Equal(r.Warnings, warnings) {
-				t.Errorf("warnings\n got %q\nwant %q", r.Warnings, warnings)
-			}
+			await.Same(t, "contradiction", refused, contradictionOf(t, &r))
+			await.Same(t, "warnings", warnings, r.Warnings)
 		})
 	}
 }

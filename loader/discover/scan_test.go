@@ -5,13 +5,13 @@ package discover
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 
-	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 
 	"replypath/loader/config"
@@ -21,11 +21,6 @@ import (
 	"replypath/test/topology"
 	"replypath/test/traffic"
 )
-
-// equal compares by value, addresses included.
-var equal = gocmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
-
-var equalAddr = gocmp.Comparer(func(a, b netip.Addr) bool { return a == b })
 
 func TestDiscovery(t *testing.T) {
 	h := traffic.NewHost(t)
@@ -66,9 +61,7 @@ addr add 10.10.0.1/24 dev replypath0
 `)
 	r := scan(t, h, config.Default())
 
-	if want, got := []string{"eth0", "eth1", "lan0", "mac0", "tun0"}, slices.Sorted(slices.Values(names(r))); !slices.Equal(want, got) {
-		t.Errorf("managed %q, want %q", got, want)
-	}
+	await.Same(t, "managed", []string{"eth0", "eth1", "lan0", "mac0", "tun0"}, slices.Sorted(slices.Values(names(r))))
 	want := map[string]string{
 		"lo":         "loopback",
 		"far0":       "no global address",
@@ -86,15 +79,12 @@ addr add 10.10.0.1/24 dev replypath0
 		"replypath0": "replypath's own device",
 	}
 	await.Same(t, "unmanaged", want, reasons(r))
-	if len(r.Warnings) != 0 {
-		t.Errorf("warnings: %q", r.Warnings)
-	}
+	await.Same(t, "warnings", nil, r.Warnings)
 	if !slices.IsSortedFunc(r.Interfaces, func(a, b Interface) int { return cmp.Compare(a.Index, b.Index) }) {
 		t.Errorf("not in the order of their index: %v", r.Interfaces)
 	}
-	link := await.Must1[netlink.Link](t)(h.Netlink().LinkByName("eth0"))
 	eth0 := Interface{
-		Index:     link.Attrs().Index,
+		Index:     indexOf(t, h, "eth0"),
 		Name:      "eth0",
 		AltNames:  []string{"enp1s0", "production"},
 		MAC:       net.HardwareAddr{2, 0, 0, 0, 0, 1},
@@ -103,7 +93,7 @@ addr add 10.10.0.1/24 dev replypath0
 		Addresses: []netip.Prefix{prefix("10.1.0.100/24"), prefix("10.1.0.101/24"), prefix("2001:db8:1::100/64")},
 		Settings:  config.Interface{Name: "eth0", Mode: config.ModeEnforce, NextHop: config.NextHopAuto, HostModel: config.HostModelWeak},
 	}
-	await.Same(t, "eth0", eth0, find(t, r, "eth0"), equal, equalAddr)
+	await.Same(t, "eth0", eth0, find(t, r, "eth0"))
 	if eth1 := find(t, r, "eth1"); eth1.Up {
 		t.Error("eth1 is up without a carrier")
 	}
@@ -233,9 +223,7 @@ route add 2001:db8::/32 via fe80::1 dev tun5 table 7
 		{[]config.Interface{{Name: "eth1"}}, []string{"eth0", "tailscale0", "tun1", "tun2", "tun5"}},
 		{[]config.Interface{{Name: "eth9"}}, nil},
 	} {
-		if got := caught(named(test.interfaces...)); !slices.Equal(got, test.want) {
-			t.Errorf("%v: caught %q, want %q", test.interfaces, got, test.want)
-		}
+		await.Same(t, fmt.Sprintf("caught with %v", test.interfaces), test.want, caught(named(test.interfaces...)))
 	}
 }
 
@@ -284,13 +272,13 @@ route add local 2001:db8:8::/64 dev lo table 100
 		{address("240.1.0.100"), false, eth0},
 		{address("2001:db8::1"), true, lo},
 	}
-	await.Same(t, "own addresses", own, r.Own, equalAddr)
+	await.Same(t, "own addresses", own, r.Own)
 	prefixes := []OwnPrefix{
 		{prefix("198.51.100.128/25"), true},
 		{prefix("203.0.113.0/24"), false},
 		{prefix("2001:db8:9::/64"), true},
 	}
-	await.Same(t, "own prefixes", prefixes, r.OwnPrefixes, equal)
+	await.Same(t, "own prefixes", prefixes, r.OwnPrefixes)
 }
 
 func TestOnLink(t *testing.T) {
@@ -348,7 +336,7 @@ route add 2001:db8:8::/64 dev eth1 table 100
 		{eth1, prefix("2001:db8:8::/64"), true},
 	}
 	slices.SortStableFunc(want, func(a, b OnLink) int { return cmp.Compare(a.Interface, b.Interface) })
-	await.Same(t, "on-link", want, r.OnLink, equal)
+	await.Same(t, "on-link", want, r.OnLink)
 }
 
 func TestStrayGateways(t *testing.T) {
@@ -370,9 +358,7 @@ route add default via 172.31.1.1 dev eth0 onlink
 	}
 	await.Same(t, "warnings", want, scan(t, h, cfg).Warnings)
 	host.IPBatch(t, h, "addr add 10.4.0.100/24 dev eth0\naddr add 2001:db8::2/64 dev eth0")
-	if got := scan(t, h, cfg).Warnings; len(got) != 0 {
-		t.Errorf("warnings with the addresses there: %q", got)
-	}
+	await.Same(t, "warnings with the addresses there", nil, scan(t, h, cfg).Warnings)
 }
 
 // An address that duplicate address detection refused is the host's all the same.
@@ -390,8 +376,46 @@ addr add 2001:db8::2/64 dev eth0 nodad
 	r := scan(t, h, config.Default())
 	eth0 := find(t, r, "eth0").Index
 	want := []OwnAddress{{address("2001:db8::1"), false, eth0}, {address("2001:db8::2"), false, eth0}, {address("2001:db8::3"), false, eth0}}
-	await.Same(t, "own addresses", want, r.Own, equalAddr)
-	if n := len(find(t, r, "eth0").Addresses); n != 3 {
-		t.Errorf("%d addresses, want 3", n)
-	}
+	await.Same(t, "own addresses", want, r.Own)
+	await.Same(t, "addresses of eth0", 3, len(find(t, r, "eth0").Addresses))
 }
+
+// scan scans a host.
+func scan(t *testing.T, h *topology.Host, cfg *config.Config) Result {
+	t.Helper()
+	var r Result
+	await.Must(t, h.Do(func() (err error) {
+		r, err = Scan(h.Netlink(), cfg)
+		return err
+	}))
+	return r
+}
+
+// named returns the default configuration with these interfaces.
+func named(interfaces ...config.Interface) *config.Config {
+	cfg := config.Default()
+	cfg.Interfaces = interfaces
+	return cfg
+}
+
+// names lists the managed interfaces.
+func names(r Result) []string {
+	var names []string
+	for _, i := range r.Interfaces {
+		names = append(names, i.Name)
+	}
+	return names
+}
+
+// reasons tells why the others are not managed.
+func reasons(r Result) map[string]string {
+	reasons := map[string]string{}
+	for _, u := range r.Unmanaged {
+		reasons[u.Name] = u.Reason
+	}
+	return reasons
+}
+
+func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
+
+func address(s string) netip.Addr { return netip.MustParseAddr(s) }

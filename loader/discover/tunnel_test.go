@@ -4,7 +4,6 @@ package discover
 
 import (
 	"net"
-	"slices"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -43,9 +42,7 @@ func TestOpenTunnels(t *testing.T) {
 	for _, cfg := range []*config.Config{config.Default(), named(config.Interface{Name: "*"})} {
 		r := l.evaluate(cfg)
 		managed := []string{"vxlan0", "geneve0", "gre1", "gretap1", "ipip1", "ip6tnl1", "sit1"}
-		if got := names(r); !slices.Equal(got, managed) {
-			t.Errorf("managed %q, want %q", got, managed)
-		}
+		await.Same(t, "managed", managed, names(r))
 		for _, i := range r.Interfaces {
 			if i.OwnOnly == i.Named {
 				t.Errorf("%s: records requests for its own addresses only: %v, although the configuration names it: %v", i.Name, i.OwnOnly, i.Named)

@@ -19,6 +19,7 @@ import (
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
 	"replypath/loader/undo"
+	"replypath/test/await"
 )
 
 const eth0, eth1 = 2, 3
@@ -87,9 +88,7 @@ func TestGivesWay(t *testing.T) {
 					got = append(got, device)
 				}
 			}
-			if !slices.Equal(got, c.want) {
-				t.Errorf("%v, want %v", got, c.want)
-			}
+			await.Same(t, "routes", c.want, got)
 		})
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"replypath/loader/attach"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
+	"replypath/test/await"
 )
 
 // The kernel throws entries away that it has not used for long. That says nothing about the gateway, and it keeps its
@@ -107,9 +108,7 @@ func TestMACBefore(t *testing.T) {
 			Journal: &journal, NameOf: func(index int) string { return served[index].Name },
 			Interface: func(index int) Interface { return served[index] },
 		})
-		if got := table.records.macBefore(gatewayKey{7, address}); got != want {
-			t.Errorf("%s: %q, want %q", name, got, want)
-		}
+		await.Same(t, name, want, table.records.macBefore(gatewayKey{7, address}))
 	}
 }
 

@@ -56,9 +56,7 @@ func show(h *History) string {
 
 func want(t *testing.T, h *History, lines ...string) {
 	t.Helper()
-	if got := show(h); got != strings.Join(lines, "\n") {
-		t.Errorf("got:\n%s\nwant:\n%s", got, strings.Join(lines, "\n"))
-	}
+	await.Same(t, "history", strings.Join(lines, "\n"), show(h))
 }
 
 // TestHistory: a flow counts once however often it is seen, and what it sends counts as it goes on.
@@ -107,9 +105,7 @@ func TestHistoryMissed(t *testing.T) {
 	for n := range mostMisses {
 		gather(h, time.Duration(6+n)*time.Minute)
 	}
-	if len(h.counted) != 0 {
-		t.Errorf("%d that ended are remembered", len(h.counted))
-	}
+	await.Same(t, "flows that ended and are remembered", 0, len(h.counted))
 }
 
 // TestHistoryFile: after a restart what was counted is not counted again, and what was begun since is.
@@ -198,9 +194,7 @@ func TestPath(t *testing.T) {
 		"/sys/fs/bpf/replypath": "/var/lib/replypath/history.json", "/sys/fs/bpf/b/": "/var/lib/replypath/history-sys-fs-bpf-b.json",
 		"/a-b/c": "/var/lib/replypath/history-a_-b-c.json", "/a/b-c": "/var/lib/replypath/history-a-b_-c.json", "/a_/b": "/var/lib/replypath/history-a__-b.json",
 	} {
-		if got := Path(DefaultDir, pinDir); got != want {
-			t.Errorf("%s: %s, not %s", pinDir, got, want)
-		}
+		await.Same(t, pinDir, want, Path(DefaultDir, pinDir))
 	}
 }
 
@@ -254,12 +248,8 @@ func watched(t *testing.T, path string) time.Duration {
 func TestKeeper(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state", "history.json")
 	for n := range 2 {
-		if log := keep(t, path, 90*time.Minute); log != "" {
-			t.Errorf("logged: %s", log)
-		}
-		if got, want := watched(t, path), time.Duration(n+1)*90*time.Minute; got != want {
-			t.Errorf("watched for %s, not %s", got, want)
-		}
+		await.Same(t, "logged", "", keep(t, path, 90*time.Minute))
+		await.Same(t, "watched", time.Duration(n+1)*90*time.Minute, watched(t, path))
 	}
 }
 

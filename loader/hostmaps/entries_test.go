@@ -3,6 +3,7 @@
 package hostmaps
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
 
@@ -64,9 +65,7 @@ func TestMarkNarrow(t *testing.T) {
 			}
 			markNarrow(entries)
 			for id, want := range test.want {
-				if got := entries[uint32(id)].Flags; got != want {
-					t.Errorf("flags of the interface of %d bytes: %#x, want %#x", test.mtus[id], got, want)
-				}
+				await.Same(t, fmt.Sprintf("flags of the interface of %d bytes", test.mtus[id]), want, entries[uint32(id)].Flags)
 			}
 		})
 	}

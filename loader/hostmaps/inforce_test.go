@@ -12,6 +12,7 @@ import (
 	"replypath/loader/config"
 	"replypath/loader/datapath"
 	"replypath/loader/discover"
+	"replypath/test/await"
 )
 
 // desired is all that the maps are told of a host.
@@ -171,9 +172,7 @@ func TestDecisionsBecomeVoid(t *testing.T) {
 					t.Errorf("from %+v to %+v", before, after)
 				}
 				b.write(d)
-				if again := b.settings(); again != after {
-					t.Errorf("nothing has changed: from %+v to %+v", after, again)
-				}
+				await.Same(t, "settings where nothing has changed", after, b.settings())
 			}
 		})
 	}
@@ -196,9 +195,7 @@ func TestNamedNetworkIsWatched(t *testing.T) {
 		b.must(b.maps.WriteServed(ServedAddresses(new(discover.Result), test.translated, test.configured)))
 		watched := false
 		b.must(b.maps.WriteSettings(aHost().config, aHost().repair, func(put func() error) error { watched = true; return put() }))
-		if watched != test.want {
-			t.Errorf("%s: watched %v", test.what, watched)
-		}
+		await.Same(t, test.what+": watched", test.want, watched)
 	}
 }
 
@@ -244,14 +241,10 @@ func TestPlaceOfAnother(t *testing.T) {
 		d, before := aHost(), b.maps.Interfaces.writes
 		d.ways.Interfaces[place] = test.entry
 		b.write(d)
-		if writes := b.maps.Interfaces.writes - before; writes != test.writes {
-			t.Errorf("%s: %d writes, want %d", test.what, writes, test.writes)
-		}
+		await.Same(t, test.what+": writes", test.writes, b.maps.Interfaces.writes-before)
 		var got bpf.DatapathInterface
 		b.must(b.kernel.Interfaces.Lookup(uint32(place), &got))
-		if got != test.entry {
-			t.Errorf("%s: %+v, want %+v", test.what, got, test.entry)
-		}
+		await.Same(t, test.what, test.entry, got)
 	}
 }
 
@@ -292,9 +285,7 @@ func TestSettingsOutdateDecisions(t *testing.T) {
 			}
 			before = b.settings().RoutingGeneration
 			b.must(b.writeSettings(d))
-			if after := b.settings().RoutingGeneration; after != before {
-				t.Errorf("nothing has changed: from %d to %d", before, after)
-			}
+			await.Same(t, "generation where nothing has changed", before, b.settings().RoutingGeneration)
 		})
 	}
 }

@@ -117,25 +117,17 @@ func TestPlanRPFilter(t *testing.T) {
 			}
 			change := loosen(t, h, "eth1")
 			await.Same(t, "change", want, change)
-			if got := get(t, h, "eth1"); got != test.after {
-				t.Errorf("rp_filter is %s, want %s", got, test.after)
-			}
-			if got := get(t, h, "all"); got != strconv.Itoa(test.all) {
-				t.Errorf(`rp_filter of "all" has become %s`, got)
-			}
+			await.Same(t, "rp_filter", test.after, get(t, h, "eth1"))
+			await.Same(t, `rp_filter of "all"`, strconv.Itoa(test.all), get(t, h, "all"))
 
-			if again := loosen(t, h, "eth1"); again != nil {
-				t.Errorf("changed twice: %v", again)
-			}
+			await.Same(t, "the second change", nil, loosen(t, h, "eth1"))
 			if change == nil {
 				return
 			}
 			if !restore(t, h, *change) {
 				t.Error("not restored")
 			}
-			if got := get(t, h, "eth1"); got != strconv.Itoa(test.device) {
-				t.Errorf("rp_filter was restored to %s, want %d", got, test.device)
-			}
+			await.Same(t, "rp_filter, restored", strconv.Itoa(test.device), get(t, h, "eth1"))
 		})
 	}
 }

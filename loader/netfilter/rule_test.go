@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/xt"
 
@@ -43,9 +42,7 @@ func TestReadExtensions(t *testing.T) {
 		{"-j HMARK", []expr.Any{&expr.Target{Name: "HMARK"}}, Rule{GivesUnknown: true}},
 		{"-p tcp", []expr.Any{&expr.Match{Name: "tcp"}}, Rule{}},
 	} {
-		if diff := cmp.Diff(test.want, readRule(Rule{}, test.exprs, nil)); diff != "" {
-			t.Errorf("%s (-want +got):\n%s", test.name, diff)
-		}
+		await.Same(t, test.name, test.want, readRule(Rule{}, test.exprs, nil))
 	}
 }
 

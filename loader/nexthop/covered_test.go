@@ -12,7 +12,7 @@ import (
 
 	"replypath/loader/discover"
 	"replypath/loader/discover/dump"
-	testawait "replypath/test/await"
+	"replypath/test/await"
 )
 
 // TestCovered has routes of the managed interfaces 1 and 2, and one more.
@@ -48,7 +48,7 @@ func TestCovered(t *testing.T) {
 			}
 			got := n.covered(managed)
 			slices.SortFunc(got, func(a, b Covered) int { return 100*(a.Family-b.Family) + a.Interface - b.Interface })
-			testawait.Same(t, "covered", test.want, got)
+			await.Same(t, "covered", test.want, got)
 		})
 	}
 }
@@ -60,9 +60,7 @@ func TestCoveredByTooMany(t *testing.T) {
 		for at := range i {
 			n.Collect(routeOf(t, fmt.Sprintf("1 10.%d.%d.0/24", at/256, at%256)))
 		}
-		if got := n.covered([]discover.Interface{{Index: 1}}); len(got) != want {
-			t.Errorf("%d routes: covered are %v", i, got)
-		}
+		await.Same(t, fmt.Sprintf("covered of %d routes", i), want, len(n.covered([]discover.Interface{{Index: 1}})))
 	}
 }
 

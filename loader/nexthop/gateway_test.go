@@ -7,15 +7,12 @@ import (
 	"net/netip"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/vishvananda/netlink"
 
 	"replypath/loader/config"
-	testawait "replypath/test/await"
+	"replypath/test/await"
 )
-
-var equalAddr = cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
 
 // bare is a gateway without a neighbour entry.
 func bare(device int, gateway string, families ...int) Gateway {
@@ -29,7 +26,7 @@ func bare(device int, gateway string, families ...int) Gateway {
 
 func check(t *testing.T, got []Gateway, want ...Gateway) {
 	t.Helper()
-	testawait.Same(t, "gateways", want, got, equalAddr, cmpopts.IgnoreFields(Gateway{}, "Main", "Reach4", "Reach6"))
+	await.Same(t, "gateways", want, got, cmpopts.IgnoreFields(Gateway{}, "Main", "Reach4", "Reach6"))
 }
 
 // addEth1 gives the server a second interface with a carrier.
@@ -42,7 +39,7 @@ link set far1 up
 addr add 10.2.0.100/24 dev eth1
 addr add 2001:db8:2::100/64 dev eth1 nodad
 `)
-	link := testawait.Must1[netlink.Link](t)(p.server.Netlink().LinkByName("eth1"))
+	link := await.Must1[netlink.Link](t)(p.server.Netlink().LinkByName("eth1"))
 	return link.Attrs().Index
 }
 
@@ -175,7 +172,7 @@ func TestSources(t *testing.T) {
 	want := map[string][]string{
 		"2001:db8:1::1": nil, "2001:db8:1::2": {"2001:db8:1::/64"}, "2001:db8:1::3": {"::/0", "2001:db8:7::/64"},
 	}
-	testawait.Same(t, "sources", want, got)
+	await.Same(t, "sources", want, got)
 }
 
 func TestGatewayStates(t *testing.T) {
@@ -212,7 +209,7 @@ neigh change fe80::9 dev eth0 lladdr 02:00:00:00:09:09 nud `+test.state)
 				want.IPv4, want.IPv6 = false, false
 				want.Requested = test.state == StateFailed // by ip(8)
 				event := awaitState(t, events, want.Address, test.state)
-				testawait.Same(t, "event", want, event, equalAddr)
+				await.Same(t, "event", want, event)
 			}
 		})
 	}
@@ -230,7 +227,7 @@ route add 10.10.0.0/16 via 10.1.0.1
 route add 10.11.0.0/16 via 10.1.0.2
 neigh add 10.1.0.2 dev eth0 lladdr 02:00:00:00:09:09 nud permanent
 `)
-	tun := testawait.Must1[netlink.Link](t)(p.server.Netlink().LinkByName("tun0"))
+	tun := await.Must1[netlink.Link](t)(p.server.Netlink().LinkByName("tun0"))
 	silent := bare(p.eth0.Index, "10.1.0.1", 4)
 	silent.State = StateNoARP
 	fixed := bare(p.eth0.Index, "10.1.0.2", 4)

@@ -11,7 +11,7 @@ import (
 
 	"replypath/loader/config"
 	"replypath/loader/discover"
-	testawait "replypath/test/await"
+	"replypath/test/await"
 	"replypath/test/topology"
 	"replypath/test/traffic"
 )
@@ -28,7 +28,7 @@ type pair struct {
 func newPair(t *testing.T) *pair {
 	t.Helper()
 	n := traffic.NewNetwork(t)
-	host := testawait.Must1[*topology.Host](t)
+	host := await.Must1[*topology.Host](t)
 	p := &pair{server: host(n.Host("server")), router: host(n.Host("router"))}
 	var err error
 	p.eth0, p.r0, err = n.Connect(
@@ -44,7 +44,7 @@ func newPair(t *testing.T) *pair {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	testawait.Must(t, n.WaitReady(ctx))
+	await.Must(t, n.WaitReady(ctx))
 	return p
 }
 
@@ -67,7 +67,7 @@ func sysctl(t *testing.T, h *topology.Host, settings ...string) {
 	t.Helper()
 	for _, s := range settings {
 		key, value, _ := strings.Cut(s, "=")
-		testawait.Must(t, h.SetSysctl(key, value))
+		await.Must(t, h.SetSysctl(key, value))
 	}
 }
 
@@ -77,7 +77,7 @@ func (p *pair) manage(t *testing.T, interfaces ...config.Interface) []discover.I
 	cfg := config.Default()
 	cfg.Interfaces = interfaces
 	var r discover.Result
-	testawait.Must(t, p.server.Do(func() (err error) {
+	await.Must(t, p.server.Do(func() (err error) {
 		r, err = discover.Scan(p.server.Netlink(), cfg)
 		return err
 	}))
@@ -94,7 +94,7 @@ func (p *pair) gateways(t *testing.T, interfaces ...config.Interface) []Gateway 
 func (p *pair) find(t *testing.T, interfaces ...config.Interface) Routers {
 	t.Helper()
 	var found Routers
-	testawait.Must(t, p.server.Do(func() (err error) {
+	await.Must(t, p.server.Do(func() (err error) {
 		var table Table
 		if err := table.ReadIfDue(); err != nil {
 			return err
@@ -109,15 +109,15 @@ func (p *pair) find(t *testing.T, interfaces ...config.Interface) Routers {
 func (p *pair) watch(t *testing.T) <-chan Event {
 	t.Helper()
 	var events <-chan Event
-	testawait.Must(t, p.server.Do(func() (err error) {
+	await.Must(t, p.server.Do(func() (err error) {
 		events, err = Watch(t.Context())
 		return err
 	}))
 	return events
 }
 
-// await returns the first event that is wanted.
-func await(t *testing.T, events <-chan Event, what string, wanted func(Event) bool) Event {
+// awaitEvent returns the first event that is wanted.
+func awaitEvent(t *testing.T, events <-chan Event, what string, wanted func(Event) bool) Event {
 	t.Helper()
 	timeout := time.After(patience)
 	for {
@@ -138,7 +138,7 @@ func await(t *testing.T, events <-chan Event, what string, wanted func(Event) bo
 // awaitState returns the event that shows a neighbour in a state.
 func awaitState(t *testing.T, events <-chan Event, address netip.Addr, state string) Gateway {
 	t.Helper()
-	return await(t, events, address.String()+" "+state, func(e Event) bool {
+	return awaitEvent(t, events, address.String()+" "+state, func(e Event) bool {
 		return e.Kind == KindNeighbour && e.Neighbour.Address == address && e.Neighbour.State == state
 	}).Neighbour
 }

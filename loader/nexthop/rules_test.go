@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	testawait "replypath/test/await"
+	"replypath/test/await"
 )
 
 // TestRulesThatCount has routes by a gateway in a table of its own: by which rules they count for unmarked replies, and for
@@ -78,9 +78,7 @@ route add default via 2001:db8:1::7 dev eth0 table 300
 					t.Fatalf("%s: %s", rule, out)
 				}
 			}
-			if got, want := p.counted(t, family), words.Replace(test.want); got != want {
-				t.Errorf("%s %s: gateways %q, want %q", family, words.Replace(test.rules), got, want)
-			}
+			await.Same(t, family+" "+words.Replace(test.rules)+": gateways", words.Replace(test.want), p.counted(t, family))
 			for n := range strings.Split(test.rules, ", ") {
 				_ = p.server.Command(t.Context(), "ip", family, "rule", "del", "prio", fmt.Sprint(40+10*n)).Run()
 			}
@@ -88,7 +86,7 @@ route add default via 2001:db8:1::7 dev eth0 table 300
 	}
 	managed := p.manage(t)
 	managed[0].Table = 300 // as a port of a VRF, which not every kernel has
-	testawait.Must(t, p.server.Do(func() error {
+	await.Must(t, p.server.Do(func() error {
 		gateways, err := Gateways(p.server.Netlink(), managed)
 		check(t, gateways, bare(p.eth0.Index, "10.1.0.7", 4), bare(p.eth0.Index, "2001:db8:1::7", 6))
 		return err
@@ -131,7 +129,7 @@ rule add table 201
 `)
 	gateways := p.gateways(t)
 	check(t, gateways, bare(p.eth0.Index, "10.1.0.9", 4))
-	testawait.Same(t, "reach", leads("10.9.0.0/16"), gateways[0].Reach4, equalPrefix)
+	await.Same(t, "reach", leads("10.9.0.0/16"), gateways[0].Reach4)
 	ip(t, p.server, "rule add from 10.1.0.101 table 200")
-	testawait.Same(t, "reach", Reach{Everything: true}, p.gateways(t)[0].Reach4, equalPrefix)
+	await.Same(t, "reach", Reach{Everything: true}, p.gateways(t)[0].Reach4)
 }

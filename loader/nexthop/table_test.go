@@ -16,7 +16,7 @@ import (
 
 	"replypath/loader/config"
 	"replypath/loader/discover"
-	testawait "replypath/test/await"
+	"replypath/test/await"
 )
 
 // followed is a server whose routes are followed.
@@ -50,7 +50,7 @@ func follow(t *testing.T, before string) *followed {
 
 func (f *followed) inside(do func() error) {
 	f.t.Helper()
-	testawait.Must(f.t, f.server.Do(do))
+	await.Must(f.t, f.server.Do(do))
 }
 
 // change changes routes by ip(8), and has the table take note of all that the kernel tells of it.
@@ -59,7 +59,7 @@ func (f *followed) change(batch string) {
 	const end = "rule %s prio 12345 table 54321\n"
 	ip(f.t, f.server, strings.TrimSpace(batch)+"\n"+fmt.Sprintf(end, "add")+fmt.Sprintf(end, "del"))
 	for rules := 0; rules < 2; {
-		await(f.t, f.events, batch, func(e Event) bool {
+		awaitEvent(f.t, f.events, batch, func(e Event) bool {
 			if e.Kind == KindRule {
 				rules++
 			} else if f.table.Note(&e, func(index int) bool { return index != f.unmanaged }) && e.Kind == KindRoute {
@@ -101,12 +101,11 @@ func (f *followed) compare(after string) {
 	f.inside(func() error { return fresh.ReadIfDue() })
 	want, wantNetworks := f.find(&fresh)
 	got, gotNetworks := f.find(&f.table)
-	options := cmp.Options{equalAddr, equalPrefix, cmpopts.SortSlices(func(a, b Default) bool { return fmt.Sprint(a) < fmt.Sprint(b) }),
+	options := cmp.Options{cmpopts.SortSlices(func(a, b Default) bool { return fmt.Sprint(a) < fmt.Sprint(b) }),
 		cmpopts.SortSlices(func(a, b Covered) bool { return fmt.Sprint(a) < fmt.Sprint(b) }),
 		cmpopts.IgnoreFields(Gateway{}, "State", "MAC")} // which neighbour entries say
-	if diff := cmp.Diff(want, got, options) + cmp.Diff(wantNetworks, gotNetworks, options); diff != "" {
-		f.t.Fatalf("after %s (-read +followed):\n%s", after, diff)
-	}
+	await.Same(f.t, "routers after "+after, want, got, options)
+	await.Same(f.t, "networks after "+after, wantNetworks, gotNetworks, options)
 }
 
 // routesBy are so many routes to networks, as a BGP speaker has them.
@@ -217,7 +216,7 @@ func TestTableImplied(t *testing.T) {
 // out of it; and once all are read, where a managed one is covered.
 func TestTableOfUnmanaged(t *testing.T) {
 	f := follow(t, withEth1)
-	f.unmanaged = testawait.Must1[netlink.Link](t)(f.server.Netlink().LinkByName("eth1")).Attrs().Index
+	f.unmanaged = await.Must1[netlink.Link](t)(f.server.Netlink().LinkByName("eth1")).Attrs().Index
 	f.change("route add 10.50.0.0/16 dev eth1\n")
 	if f.looks > 0 {
 		t.Errorf("the host is looked at %d times", f.looks)
@@ -255,13 +254,13 @@ func TestReadWaitsForFlush(t *testing.T) {
 		fmt.Fprintf(&batch, network, fmt.Sprintf("20.%d", n>>8), n&255)
 	}
 	f := follow(t, batch.String())
-	eth1 := testawait.Must1[netlink.Link](t)(f.server.Netlink().LinkByName("eth1")).Attrs().Index
+	eth1 := await.Must1[netlink.Link](t)(f.server.Netlink().LinkByName("eth1")).Attrs().Index
 	down := make(chan error)
 	go func() { down <- f.server.Command(context.Background(), "ip", "link", "set", "eth1", "down").Run() }()
 	isOfEth1 := func(e Event) bool { return e.Kind == KindLink && e.Interface == eth1 && e.NoCarrier }
-	await(t, f.events, "eth1 goes down", isOfEth1)
+	awaitEvent(t, f.events, "eth1 goes down", isOfEth1)
 	f.inside(func() error { _, err := f.table.Read(); return err })
-	testawait.Must(t, <-down)
+	await.Must(t, <-down)
 	for to := range f.table.known.reaches {
 		if to.device == eth1 {
 			t.Errorf("a gateway of eth1 is known after it has gone down: %+v", to)

@@ -11,7 +11,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
-	testawait "replypath/test/await"
+	"replypath/test/await"
 )
 
 // TestWatchDetails: events tell by what it is decided whom they concern.
@@ -19,11 +19,11 @@ func TestWatchDetails(t *testing.T) {
 	p := newPair(t)
 	events := p.watch(t)
 	ip(t, p.server, "link add c1 up type veth peer name far1\naddr add fe80::7/64 dev c1 nodad\naddr add 10.9.0.7 peer 10.9.0.1 dev c1\n")
-	await(t, events, "c1 comes", func(e Event) bool {
+	awaitEvent(t, events, "c1 comes", func(e Event) bool {
 		return e.Kind == KindLink && e.Name == "c1" && e.LinkKind == "veth"
 	})
 	var ofLink, other bool // IPv6 tells of its own later than it has it
-	await(t, events, "a link-local address, and another one, with a peer", func(e Event) bool {
+	awaitEvent(t, events, "a link-local address, and another one, with a peer", func(e Event) bool {
 		ofLink, other = ofLink || e.Kind == KindAddress && !e.Global, other || e.Kind == KindAddress && e.Global
 		return ofLink && other
 	})
@@ -36,7 +36,7 @@ func TestWatchBridgePort(t *testing.T) {
 	events := p.watch(t)
 	ip(t, p.server, "link set eth0 nomaster\nlink set eth0 alias last")
 	links := 0
-	await(t, events, "the last change of eth0", func(e Event) bool {
+	awaitEvent(t, events, "the last change of eth0", func(e Event) bool {
 		if e.Kind == KindLink && e.Interface == p.eth0.Index {
 			links++
 		}
@@ -65,7 +65,7 @@ neigh add proxy 10.1.0.50 dev eth0
 		t.Fatalf("bridge: %v\n%s", err, out)
 	}
 	ip(t, p.server, "neigh add 10.1.0.51 dev eth0 lladdr 02:00:00:00:09:09 nud stale")
-	await(t, events, "the neighbour at the end", func(e Event) bool {
+	awaitEvent(t, events, "the neighbour at the end", func(e Event) bool {
 		if e.Kind == KindNeighbour && e.Neighbour.Address == address("10.1.0.50") {
 			t.Errorf("reported as a neighbour: %+v", e)
 		}
@@ -82,8 +82,8 @@ func (p *pair) change(t *testing.T, n int) {
 	}
 	a := &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(10, 7, 0, 1).To4(), Mask: net.CIDRMask(32, 32)}}
 	for range n {
-		testawait.Must(t, p.server.Netlink().AddrAdd(link, a))
-		testawait.Must(t, p.server.Netlink().AddrDel(link, a))
+		await.Must(t, p.server.Netlink().AddrAdd(link, a))
+		await.Must(t, p.server.Netlink().AddrDel(link, a))
 	}
 }
 
@@ -93,19 +93,19 @@ func TestWatchReportsLostEvents(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var events <-chan Event
-	testawait.Must(t, p.server.Do(func() (err error) {
+	await.Must(t, p.server.Do(func() (err error) {
 		events, err = watch(ctx, 4<<10)
 		return err
 	}))
 	p.change(t, 1000)
-	lost := await(t, events, "loss", func(e Event) bool { return e.Kind == KindLost })
+	lost := awaitEvent(t, events, "loss", func(e Event) bool { return e.Kind == KindLost })
 	if !errors.Is(lost.Err, errLost) {
 		t.Errorf("error %v", lost.Err)
 	}
 	for i := range 20 {
 		neighbour := fmt.Sprintf("10.1.0.%d", i+2)
 		ip(t, p.server, "neigh add "+neighbour+" dev eth0 lladdr 02:00:00:00:09:09 nud stale")
-		await(t, events, neighbour+", or another loss", func(e Event) bool { // the first may come while the socket is full
+		awaitEvent(t, events, neighbour+", or another loss", func(e Event) bool { // the first may come while the socket is full
 			return e.Kind == KindNeighbour && e.Neighbour.Address == address(neighbour) || i < 10 && e.Kind == KindLost
 		})
 	}

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"replypath/test/await"
 )
 
 // createJournal creates the journal of a new directory.
@@ -49,9 +51,7 @@ func TestJournal(t *testing.T) {
 	got, err := ReadJournal(path)
 	must(t, err)
 	want.Interfaces[0].Name = "eth\ufffd" // JSON is UTF-8
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
+	await.Same(t, "journal", want, got)
 	must(t, got.CheckNamespace(path))
 	got.Namespace.Cookie++
 	got.Namespace.Inode++

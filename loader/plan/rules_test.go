@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/config"
@@ -21,6 +20,7 @@ import (
 	"replypath/loader/history"
 	"replypath/loader/netfilter"
 	"replypath/loader/nexthop"
+	"replypath/test/await"
 	"replypath/test/testhost"
 )
 
@@ -297,9 +297,7 @@ func TestRules(t *testing.T) {
 		}, nil, []string{"needed route route 10.5.0.0/16 via 10.4.0.1 dev eth1: what this host opens to there goes by it: replypath sends replies without it (1, 10.5.0.0/24)"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if diff := cmp.Diff(test.want, planned(test.change, test.more...)); diff != "" {
-				t.Errorf("-want +got:\n%s", diff)
-			}
+			await.Same(t, "plan", test.want, planned(test.change, test.more...))
 		})
 	}
 }
@@ -326,8 +324,6 @@ func TestFirstLine(t *testing.T) {
 		{"an unmanaged way out", testhost.And(testhost.Enforces, testhost.Wrong(snapshot.WrongWay{From: "tun9", To: "eth1", Reason: snapshot.ReasonNotManaged, Flows: 1})),
 			"blocked: wrong-way: replies of eth1 leave by tun9: 1 live flow, reason not_managed: replypath is not attached there"},
 	} {
-		if got := newPlanner(test.change).plan(time.Time{}).Summary; got != test.want {
-			t.Errorf("%s: %q, not %q", test.name, got, test.want)
-		}
+		await.Same(t, test.name, test.want, newPlanner(test.change).plan(time.Time{}).Summary)
 	}
 }

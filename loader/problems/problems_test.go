@@ -7,9 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strings"
 	"testing"
+
+	"replypath/test/await"
 )
 
 func TestProblemsAreLoggedOnce(t *testing.T) {
@@ -20,28 +21,18 @@ func TestProblemsAreLoggedOnce(t *testing.T) {
 	}
 	p.Replace("a", slog.LevelError, []string{"two", "three"})
 	p.Keep("b", []string{"four"})
-	if got := p.All(); !slices.Equal(got, []string{"two", "three", "four"}) {
-		t.Errorf("all: %v", got)
-	}
+	await.Same(t, "all", []string{"two", "three", "four"}, p.All())
 	p.Replace("a", slog.LevelError, nil)
 	p.Keep("b", nil)
-	if got := p.All(); len(got) != 0 {
-		t.Errorf("all: %v", got)
-	}
+	await.Same(t, "all", []string{}, p.All())
 	for line, want := range map[string]int{"ERROR msg=one": 1, "ERROR msg=two": 1, "longer: one": 1, "longer: two": 1, "four": 0} {
-		if got := strings.Count(text.String(), line); got != want {
-			t.Errorf("%q was logged %d times:\n%s", line, got, text.String())
-		}
+		await.Same(t, fmt.Sprintf("times that %q was logged", line), want, strings.Count(text.String(), line))
 	}
 }
 
 func TestMessages(t *testing.T) {
 	a, b := errors.New("a"), errors.New("b")
 	got := Messages(nil, a, errors.Join(b, a), fmt.Errorf("c: %w", errors.Join(b, nil)))
-	if want := []string{"a", "b", "c: b"}; !slices.Equal(got, want) {
-		t.Errorf("messages %q, want %q", got, want)
-	}
-	if got := Messages(nil, nil); got != nil {
-		t.Errorf("messages %q of no error", got)
-	}
+	await.Same(t, "messages", []string{"a", "b", "c: b"}, got)
+	await.Same(t, "messages of no error", nil, Messages(nil, nil))
 }

@@ -70,7 +70,5 @@ func TestNoRates(t *testing.T) {
 	} {
 		wantRates(t, what, l.Total, Total{Asymmetry: newAsymmetry()})
 	}
-	if rate := new(Look).rate(0, 3); rate != 0 {
-		t.Errorf("a rate of %g without an earlier look", rate)
-	}
+	await.Same(t, "rate without an earlier look", 0, new(Look).rate(0, 3))
 }

@@ -119,9 +119,7 @@ func TestRouteEntries(t *testing.T) {
 			if diff := cmp.Diff(want, got); diff != "" || len(unkept) != test.unkept {
 				t.Errorf("%d unkept, entries (-want +got):\n%s", len(unkept), diff)
 			}
-			if flags := interfaceEntry(s, test.gateways).Flags & uint8(v4|v6); flags != uint8(test.flags) {
-				t.Errorf("flags %#x", flags)
-			}
+			await.Same(t, "flags", uint8(test.flags), interfaceEntry(s, test.gateways).Flags&uint8(v4|v6))
 		})
 	}
 }

@@ -6,13 +6,17 @@ package await
 import (
 	"bytes"
 	"context"
+	"fmt"
+	"net/netip"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 // PatienceVariable holds a factor for all times that tests wait, for machines that are slow by nature, such as an
@@ -75,6 +79,17 @@ func Eventually(t testing.TB, what string, missing func() error) {
 	}
 }
 
+// Becomes waits until a value, of which it says what it is, is the one that is wanted.
+func Becomes[T any](t testing.TB, what string, want T, read func() T) {
+	t.Helper()
+	Eventually(t, what, func() error {
+		if got := read(); !cmp.Equal(want, got, byValue) {
+			return fmt.Errorf("%v, not %v", got, want)
+		}
+		return nil
+	})
+}
+
 // Must fails the test at once if there is an error.
 func Must(t testing.TB, err error) {
 	t.Helper()
@@ -92,11 +107,24 @@ func Must1[T any](t testing.TB) func(T, error) T {
 	}
 }
 
+// byValue are types of which cmp sees no fields.
+var byValue = cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}, netip.Prefix{})
+
 // Same reports how a value, of which it says what it is, differs from the one that is wanted.
-func Same(t testing.TB, what string, want, got any, options ...cmp.Option) {
+func Same[T any](t testing.TB, what string, want, got T, options ...cmp.Option) {
 	t.Helper()
-	if diff := cmp.Diff(want, got, options...); diff != "" {
+	if diff := cmp.Diff(want, got, append(options, byValue)...); diff != "" {
 		t.Errorf("%s (-want +got):\n%s", what, diff)
+	}
+}
+
+// Says reports which words are missing in a text, of which it says what it is.
+func Says(t testing.TB, what, text string, words ...string) {
+	t.Helper()
+	for _, word := range words {
+		if !strings.Contains(text, word) {
+			t.Errorf("%s: %q is missing in:\n%s", what, word, text)
+		}
 	}
 }
 

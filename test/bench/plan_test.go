@@ -29,12 +29,8 @@ func TestPlanOrder(t *testing.T) {
 		"one static", "one iprule-2", "one replypath-observe", "one " + report.Again,
 		"two static", "two iprule-2", "two " + report.Again,
 	}
-	if got := namesOf(p); !slices.Equal(got, want) {
-		t.Errorf("a round has %q, want %q", got, want)
-	}
-	if again := p.slots[3]; again.contender.Name != "static" {
-		t.Errorf("%s measures %s", again.name, again.contender.Name)
-	}
+	await.Same(t, "a round", want, namesOf(p))
+	await.Same(t, "what is measured again", "static", p.slots[3].contender.Name)
 }
 
 // TestPlanFurther has only those measured again that a bound compares, the redirect, and the noise.
@@ -44,12 +40,8 @@ func TestPlanFurther(t *testing.T) {
 	workloads := []*load.Workload{{Name: "tcp-crr"}, {Name: "tcp-rr", Only: []string{"static", "none"}}, {Name: "udp-echo-1400"}}
 	p := newPlan(workloads, contenders, options{rounds: 2, further: 3})
 	want := []string{"tcp-crr constants", "tcp-crr iprule-2", "tcp-crr replypath", "tcp-crr static", "tcp-crr " + report.Again}
-	if got := slices.Sorted(slices.Values(namesOf(&plan{slots: slices.Concat(p.of(5)...)}))); !slices.Equal(got, want) {
-		t.Errorf("a further round has %q, want %q", got, want)
-	}
-	if got, want := p.before(4), 2*len(p.slots)+2*len(want); got != want {
-		t.Errorf("%d slots before the third further round, want %d", got, want)
-	}
+	await.Same(t, "a further round", want, slices.Sorted(slices.Values(namesOf(&plan{slots: slices.Concat(p.of(5)...)}))))
+	await.Same(t, "slots before the third further round", 2*len(p.slots)+2*len(want), p.before(4))
 	if p = newPlan(workloads[2:], contenders, options{rounds: 2, further: 3}); p.another(2, 0, 0) {
 		t.Error("where there is no bound, there are further rounds")
 	}
@@ -65,12 +57,8 @@ func TestQuick(t *testing.T) {
 	for _, w := range workloads {
 		names = append(names, w.Name)
 	}
-	if want := []string{"udp-echo-64", "tcp-rr", "tcp-crr", "tcp-bulk", "tcp-crr-beside"}; !slices.Equal(names, want) {
-		t.Errorf("a quick run has %q, want %q", names, want)
-	}
-	if o.rounds != 1 {
-		t.Errorf("%d rounds of everything: what bounds compare gets few", o.rounds)
-	}
+	await.Same(t, "a quick run", []string{"udp-echo-64", "tcp-rr", "tcp-crr", "tcp-bulk", "tcp-crr-beside"}, names)
+	await.Same(t, "rounds of everything, as what bounds compare gets few", 1, o.rounds)
 }
 
 // TestContenderNames has the contenders that scripts know by name, measured or not.

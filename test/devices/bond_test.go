@@ -27,8 +27,7 @@ func TestBond(t *testing.T) {
 	t.Run("replication is a bond", func(t *testing.T) {
 		s := newSite(t, ethernet, bond)
 		traffic.EachQuestion(t, "without replypath", s.wantLost)
-		p := product.On(t, s.Server)
-		p.Start()
+		p, _ := product.StartOn(t, s.Server)
 		wantManaged(t, p.Status(), "eth0", "eth1")
 		traffic.EachQuestion(t, "by the first port", s.wantRight)
 		s.failOver(t)
@@ -74,7 +73,5 @@ func wantManaged(t *testing.T, status *product.Status, names ...string) {
 			t.Errorf("%s is not attached", i.Name)
 		}
 	}
-	if fmt.Sprint(managed) != fmt.Sprint(names) {
-		t.Errorf("managed are %v, not %v; left alone are %v", managed, names, status.Unmanaged)
-	}
+	await.Same(t, "managed", names, managed)
 }

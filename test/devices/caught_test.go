@@ -80,9 +80,7 @@ func TestEth1Alone(t *testing.T) {
 				t.Errorf("recorded: %s", flow)
 			}
 		}
-		if text := p.Expect(0, "check", "--config", path).Stdout; !strings.Contains(text, "catches") {
-			t.Errorf("check: %s", text)
-		}
+		await.Says(t, "check", p.Expect(0, "check", "--config", path).Stdout, "catches")
 		d.Kill()
 		wantAllByEth1(t, n, n.Server)
 		d = p.Start(arguments...)
@@ -110,9 +108,7 @@ func TestEth1Alone(t *testing.T) {
 			t.Error("nothing was counted that would be moved")
 		}
 		p.Expect(0, "detach", "--stop")
-		if diff := before.Diff(host.TakeSnapshot(t, server, "eth0", "eth1")); diff != "" {
-			t.Errorf("detach leaves (-before +after):\n%s", diff)
-		}
+		await.Same(t, "what detach leaves", "", before.Diff(host.TakeSnapshot(t, server, "eth0", "eth1")))
 	})
 }
 
@@ -171,8 +167,7 @@ func TestExitNode(t *testing.T) {
 			traffic.Ask(t, traffic.NewConversation(t, traffic.TCP, n.ClientEth0, n.Server.Eth0.Address(f)))
 		}
 		host.Shell(t, n.Server.Host, "ip rule del pref 5200; ip -6 rule del pref 5200")
-		p := product.On(t, n.Server.Host)
-		p.Start("--mechanism", mechanism)
+		p, _ := product.StartOn(t, n.Server.Host, "--mechanism", mechanism)
 		wantCaught(t, p, "tailscale0")
 		each("with replypath", func(t *testing.T, asked *topology.Interface, c *traffic.Conversation) {
 			exits := wire.TapAll(t, n.Server.Eth0, n.Server.Eth1, tun)
@@ -233,8 +228,7 @@ func TestLeftBefore(t *testing.T) {
 	vpn := await.Must1[*topology.Host](t)(n.Network.Host("vpn"))
 	tun, _, err := n.ConnectTun(topology.NIC{Host: server, Name: "tun0"}, topology.NIC{Host: vpn, Name: "tun0"})
 	await.Must(t, err)
-	p := product.On(t, server)
-	d := p.Start()
+	p, d := product.StartOn(t, server)
 	d.Signal(unix.SIGSTOP)
 	host.Shell(t, server, "ip route add 0.0.0.0/1 dev tun0; ip -6 route add 2000::/3 dev tun0")
 	exits := wire.TapAll(t, n.Server.Eth0, n.Server.Eth1, tun)

@@ -112,8 +112,7 @@ func TestDistantTunnel(t *testing.T) {
 				d.wantCarriersLost(t, f, kind)
 			})
 			d.forget(t)
-			p := product.On(t, d.Server.Host)
-			p.Start()
+			p, _ := product.StartOn(t, d.Server.Host)
 			if i := p.Status().Interface(d.end.Name); i == nil || !i.Attached {
 				t.Errorf("%s is not managed: %+v", d.end.Name, i)
 			}

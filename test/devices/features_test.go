@@ -51,8 +51,7 @@ var since = map[string]version{
 func TestFeatures(t *testing.T) {
 	s := newSite(t, ethernet, ethernet)
 	traffic.EachQuestion(t, "without replypath", s.wantLost)
-	p := product.On(t, s.Server)
-	p.Start()
+	p, _ := product.StartOn(t, s.Server)
 	status, metrics, kernel := p.Status(), p.Metrics(), running(t)
 	table := p.Expect(0, "status", "--verbose").Stdout
 	told := make(map[string]bool)

@@ -28,8 +28,7 @@ func TestIPsec(t *testing.T) {
 		s.wantByESP(t, s.ask(t, kind, s.Replication.Address(f)), true)
 		s.wantByESP(t, s.ask(t, kind, s.Production.Address(f)), false)
 	})
-	p := product.On(t, s.Server)
-	p.Start()
+	p, _ := product.StartOn(t, s.Server)
 	traffic.EachQuestion(t, "with replypath", func(t *testing.T, f topology.Family, kind traffic.Kind) {
 		s.wantIgnored(t, p.In(t), s.ask(t, kind, s.Replication.Address(f)), true)
 		s.wantIgnored(t, p.In(t), s.ask(t, kind, s.Production.Address(f)), false)
@@ -125,7 +124,5 @@ func (s *site) wantIgnored(t *testing.T, p *product.Product, c *traffic.Conversa
 			}
 		}
 	}
-	if got := p.Metrics().Sum(ignored, "reason=ipsec") - before; got != float64(want) {
-		t.Errorf("%s: %v packets ignored with reason ipsec, not %d; of the tunnel came %s", c, got, want, wire.Describe(questions))
-	}
+	await.Same(t, c.String()+": packets ignored with reason ipsec", float64(want), p.Metrics().Sum(ignored, "reason=ipsec")-before)
 }

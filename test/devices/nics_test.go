@@ -49,8 +49,7 @@ func testNICs(t *testing.T, driver string) {
 func (s *site) wantNICs(t *testing.T, nic *topology.Interface) {
 	t.Helper()
 	traffic.EachQuestion(t, "without replypath", s.wantLost)
-	p := product.On(t, s.Server)
-	p.Start()
+	p, _ := product.StartOn(t, s.Server)
 	traffic.EachQuestion(t, "with replypath", s.wantRight)
 	for _, f := range traffic.Families {
 		t.Run("bulk/"+f.String(), func(t *testing.T) { s.wantBulk(t, f, nic) })

@@ -170,9 +170,7 @@ func (s *site) wantPace(t *testing.T, f topology.Family, opened, byFQ bool) {
 		_, err := sender.Write(make([]byte, size))
 		sent <- errors.Join(err, sender.(*net.TCPConn).CloseWrite())
 	}()
-	if got := await.Must1[int64](t)(io.Copy(io.Discard, receiver)); got != size {
-		t.Errorf("%d bytes arrived of %d", got, size)
-	}
+	await.Same(t, "bytes that arrived", size, await.Must1[int64](t)(io.Copy(io.Discard, receiver)))
 	await.Must(t, <-sent)
 	if byFQ && s.throttled(t) == before {
 		t.Error("fq at replication has held nothing back")

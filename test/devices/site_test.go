@@ -161,8 +161,7 @@ func (s *site) ask(t *testing.T, kind traffic.Kind, at netip.Addr) *traffic.Conv
 func (s *site) wantMended(t *testing.T, args ...string) {
 	t.Helper()
 	traffic.EachQuestion(t, "without replypath", s.wantLost)
-	p := product.On(t, s.Server)
-	p.Start(args...)
+	p, _ := product.StartOn(t, s.Server, args...)
 	traffic.EachQuestion(t, "with replypath", s.wantRight)
 	p.Expect(0, "detach", "--stop")
 	traffic.EachQuestion(t, "after detach", s.wantLost)

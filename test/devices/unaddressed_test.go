@@ -3,7 +3,6 @@
 package devices
 
 import (
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -44,8 +43,7 @@ ip -6 route add 2001:db8:1::100/128 $(ip -6 route show 2001:db8:2::/64 | grep -o
 				wire.WantLost(t, n.Server, asked(kind, f))
 			}
 		})
-		p := product.On(t, n.Server.Host)
-		p.Start("--mechanism", mechanism)
+		p, _ := product.StartOn(t, n.Server.Host, "--mechanism", mechanism)
 		traffic.EachQuestion(t, "with replypath", func(t *testing.T, f topology.Family, kind traffic.Kind) {
 			wire.WantBy(t, n.Server, asked(kind, f), true)
 		})
@@ -111,12 +109,7 @@ func wantNoted(t *testing.T, p *product.Product, d *product.Daemon) {
 	}
 	d.Reconfigure("")
 	await.Must(t, p.Host.SetSysctl("net/ipv4/ip_forward", "1"))
-	await.Eventually(t, "the bridge is left alone", func() error {
-		if i := p.Status().Interface("eth1"); i != nil {
-			return fmt.Errorf("%+v", i)
-		}
-		return nil
-	})
+	await.Becomes(t, "the bridge", nil, func() *product.Interface { return p.Status().Interface("eth1") })
 	if found := p.Doctor(0).Of("unnamed-tunnel", "eth1").With("ok", "for which this host forwards", "{name: eth1}"); len(found) != 1 {
 		t.Errorf("doctor does not tell of a bridge that is left alone: %+v", found)
 	}
@@ -216,8 +209,7 @@ func TestVirtualRouter(t *testing.T) {
 		traffic.EachQuestion(t, "without replypath", func(t *testing.T, f topology.Family, kind traffic.Kind) {
 			want(t, n.ClientEth0, f, kind, n.Server.Eth0.MAC)
 		})
-		p := product.On(t, n.Server.Host)
-		p.Start("--mechanism", mechanism)
+		p, _ := product.StartOn(t, n.Server.Host, "--mechanism", mechanism)
 		for _, v := range above {
 			p.AwaitOwn(v.address, true, time.Now())
 		}

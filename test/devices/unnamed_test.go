@@ -169,8 +169,7 @@ func TestUplink(t *testing.T) {
 				})
 			}
 			each("without replypath", s.wantConversationLost)
-			p := product.On(t, s.Server)
-			p.Start()
+			product.On(t, s.Server).Start()
 			traffic.EachQuestion(t, "its own address", s.wantRight)
 			each("without a route", s.wantConversationLost)
 			for _, f := range traffic.Families {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"testing"
 
+	"replypath/test/await"
 	"replypath/test/host"
 	"replypath/test/product"
 	"replypath/test/short"
@@ -89,9 +90,7 @@ func (s *site) wantTags(t *testing.T, cable *topology.Interface, f topology.Fami
 		for _, frame := range answers {
 			got := tag(frame)
 			tags[got]++
-			if got != fmt.Sprint(id) {
-				t.Errorf("%s: vlan %s, not %d", frame, got, id)
-			}
+			await.Same(t, frame.String()+": vlan", fmt.Sprint(id), got)
 		}
 	}
 }

@@ -45,8 +45,7 @@ func TestVRF(t *testing.T) {
 		}
 	}
 	traffic.EachQuestion(t, "without replypath", s.wantLost)
-	p := product.On(t, s.Server)
-	p.Start()
+	p, _ := product.StartOn(t, s.Server)
 	status := p.Status()
 	wantManaged(t, status, "eth0", "eth1")
 	if i := status.Interface("eth0"); i != nil && len(i.Gateways) != len(traffic.Families) {

@@ -84,8 +84,7 @@ func TestTunnelOverReplication(t *testing.T) {
 	await.Must(t, err)
 	lost.Want("the tunnel without replypath", answers, s.Production, s.Production.Peer().MAC)
 
-	p := product.On(t, s.Server)
-	p.Start()
+	p, _ := product.StartOn(t, s.Server)
 	wantManaged(t, p.Status(), "eth0", "eth1", "wg0")
 	seen := wire.TapAll(t, s.nics()...)
 	s.wantInside(t, server)

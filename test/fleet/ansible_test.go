@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -105,12 +104,4 @@ func (f *fleet) play(command string, want ...string) string {
 		}
 	}
 	return output
-}
-
-// wantReason wants the playbook to have said why it failed.
-func wantReason(t *testing.T, output, reason string) {
-	t.Helper()
-	if !strings.Contains(output, reason) {
-		t.Errorf("it does not say %q:\n%s", reason, output)
-	}
 }

@@ -205,9 +205,9 @@ func (w *walk) look() {
 	w.wantMoved(ruled, true)
 	commands := w.commands("2. doctor on all", 3)
 	w.typed(commands[0], 2)
-	wantReason(w.t, w.typed(commands[1], 0), "1 reverse-path-rules")
+	await.Says(w.t, "the playbook", w.typed(commands[1], 0), "1 reverse-path-rules")
 	said := w.typed(commands[2], 0)
-	wantReason(w.t, said, "doctor/db003")
+	await.Says(w.t, "the playbook", said, "doctor/db003")
 	if strings.Contains(said, asymmetric.name) {
 		w.t.Errorf("an error on %s: %s", asymmetric.name, said)
 	}
@@ -240,13 +240,13 @@ func (w *walk) plan() {
 	commands := w.commands("5. plan on all", 4)
 	w.typed(commands[0], 2)
 	w.typed(commands[1], 0)
-	wantReason(w.t, w.typed(commands[2], 0), "1 blocked\n      2 ready")
-	wantReason(w.t, w.typed(commands[3], 0), "plan/db003\treverse-path-rules")
+	await.Says(w.t, "the playbook", w.typed(commands[2], 0), "1 blocked\n      2 ready")
+	await.Says(w.t, "the playbook", w.typed(commands[3], 0), "plan/db003\treverse-path-rules")
 	w.servers[2].m.Run("nft", "delete table inet strict")
 	w.wantMoved(w.servers[2], false)
 	w.typed(commands[0], 0)
 	w.typed(commands[1], 0)
-	wantReason(w.t, w.typed(commands[2], 0), "3 ready")
+	await.Says(w.t, "the playbook", w.typed(commands[2], 0), "3 ready")
 }
 
 // canary is step 6, and before it a trial that the controller cannot confirm.
@@ -255,14 +255,14 @@ func (w *walk) canary() {
 	canary := w.servers[0]
 	const closed = ` -e '{"replypath_checks": [{"host": "{{ inventory_hostname }}", "port": 9}]}' -e replypath_check_seconds=1 -e replypath_try_seconds=3`
 	said := w.fleet.play(ansibleCommands(w.t)[1]+closed, failed, untouched, untouched)
-	wantReason(w.t, said, "Reach what clients reach: One or more items failed; the trial is taken back: replypath: not confirmed within 3s")
+	await.Says(w.t, "the playbook", said, "Reach what clients reach: One or more items failed; the trial is taken back: replypath: not confirmed within 3s")
 	w.wantMode(canary, "observe")
 	w.wantMoved(canary, false)
 
 	commands := w.commands("6. A canary", 3)
 	w.typed(commands[0], 0)
-	wantReason(w.t, w.play(commands[1], changed, untouched, untouched), "TASK [replypath : Confirm]")
-	wantReason(w.t, w.typed(commands[2], 0), "ok: enforcing on eth0, eth1")
+	await.Says(w.t, "the playbook", w.play(commands[1], changed, untouched, untouched), "TASK [replypath : Confirm]")
+	await.Says(w.t, "the playbook", w.typed(commands[2], 0), "ok: enforcing on eth0, eth1")
 	w.wantMoved(canary, true)
 	w.wantMode(w.servers[1], "observe")
 }
@@ -303,19 +303,17 @@ func (w *walk) removeRule() {
 	w.t.Helper()
 	commands := w.commands("9. Rules that may go", 5)
 	w.typed(commands[0], 0)
-	wantReason(w.t, w.typed(commands[1], 0), rule)
-	wantReason(w.t, w.typed(commands[2], 0), rule)
+	await.Says(w.t, "the playbook", w.typed(commands[1], 0), rule)
+	await.Says(w.t, "the playbook", w.typed(commands[2], 0), rule)
 	w.typed(commands[3], 0)
 	w.wantMoved(w.servers[1], true)
-	wantReason(w.t, w.typed(commands[4], 0), "10.4.0.100")
+	await.Says(w.t, "the playbook", w.typed(commands[4], 0), "10.4.0.100")
 }
 
 // wantVersion wants the package to have a version.
 func (f *fleet) wantVersion(host server, want string) {
 	f.t.Helper()
-	if got := host.m.Run("dpkg-query", "--show", "--showformat=${db:Status-Abbrev}${Version}", "replypath"); got != "ii "+want {
-		f.t.Errorf("%s has %q, not %s", host.name, got, want)
-	}
+	await.Same(f.t, "the package of "+host.name, "ii "+want, host.m.Run("dpkg-query", "--show", "--showformat=${db:Status-Abbrev}${Version}", "replypath"))
 }
 
 // update is step 10.
@@ -370,21 +368,17 @@ func (w *walk) back() {
 	loop := w.commands("Without Ansible", 1)[0]
 	await.Must(w.t, os.WriteFile(w.path("deploy/ansible/hosts"), []byte("db001\ndb002\n"), 0o644))
 	w.typed(loop, 0)
-	wantReason(w.t, w.fleet.typed("jq .mode db002.json", 0), "observe")
+	await.Says(w.t, "the playbook", w.fleet.typed("jq .mode db002.json", 0), "observe")
 
 	const none = ` -e replypath_check_seconds=1 -e '{"replypath_config": {"interfaces": [{"name": "none*"}]}}'`
 	said := w.fleet.play(ansibleCommands(w.t)[0]+none, failed, untouched, untouched)
-	wantReason(w.t, said, "no interface is attached")
+	await.Says(w.t, "the playbook", said, "no interface is attached")
 
 	w.play(commands[6], changed, changed, changed)
-	if commands[6] != ansibleCommands(w.t)[2] {
-		w.t.Errorf("ansible.md does not say %q", commands[6])
-	}
+	await.Same(w.t, "what ansible.md says", ansibleCommands(w.t)[2], commands[6])
 	w.want("", false, true, false)
 	ruled := w.servers[1].m
-	if got := ruled.Run("sysctl", "-n", strict); got != "1\n" {
-		w.t.Errorf("%s is %s after all is taken away", strict, got)
-	}
+	await.Same(w.t, strict+" after all is taken away", "1\n", ruled.Run("sysctl", "-n", strict))
 	ruled.Run("sh", "-ec", "sysctl -q "+strict+"=0; ip rule del "+rule)
 	w.wantMoved(w.servers[1], false)
 }

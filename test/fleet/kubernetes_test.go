@@ -74,9 +74,7 @@ func (n *node) command(c container, flags ...string) *topology.Cmd {
 // wantProbe asks what the kubelet asks, and wants success or a failure that names something.
 func (n *node) wantProbe(p probe, failure string) {
 	n.t.Helper()
-	if at := net.JoinHostPort(p.HTTPGet.Host, p.HTTPGet.Port); at != product.MetricsAddress {
-		n.t.Errorf("asked is %s, not %s", at, product.MetricsAddress)
-	}
+	await.Same(n.t, "what is asked", product.MetricsAddress, net.JoinHostPort(p.HTTPGet.Host, p.HTTPGet.Port))
 	_, err := n.p.Get(p.HTTPGet.Path)
 	if failed := err != nil; failed != (failure != "") || failed && !strings.Contains(err.Error(), failure) {
 		n.t.Errorf("%s: %v, not %q", p.HTTPGet.Path, err, failure)
@@ -104,9 +102,7 @@ func (n *node) run(c container, config, unready string) {
 		n.t.Errorf("%d warnings", len(said))
 	}
 	pod.Signal(unix.SIGTERM)
-	if code := pod.WaitEnd(); code != 0 {
-		n.t.Errorf("exit code %d", code)
-	}
+	pod.WantEnd(0)
 }
 
 func (n *node) ask(want func(testing.TB, *topology.Server, *traffic.Conversation)) {

@@ -169,7 +169,7 @@ func (p *page) runWay(h *host, command string, w way) {
 	default:
 		t.interrupt()
 	}
-	t.wantEnd(w.code)
+	t.WantEnd(w.code)
 }
 
 // prompt begins a command of a block that shows output as well.
@@ -193,7 +193,7 @@ func (p *page) runShown(h *host, b testhost.Block) {
 			}
 			t := h.open(command, w.until)
 			t.interrupt()
-			t.wantEnd(w.code)
+			t.WantEnd(w.code)
 			output = t.Log.String()
 		default:
 			output = h.typed(command, w.answer, w.code)

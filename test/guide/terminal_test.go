@@ -50,14 +50,6 @@ func (t *terminal) interrupt() {
 	}
 }
 
-// wantEnd wants the program to end with a code.
-func (t *terminal) wantEnd(code int) {
-	t.h.t.Helper()
-	if got := t.WaitEnd(); got != code {
-		t.h.t.Errorf("%s ended with %d, not %d:\n%s", t.command, got, code, t.Log)
-	}
-}
-
 // closeOthers presses Ctrl-C in each terminal in which a program goes on.
 func (h *host) closeOthers() {
 	h.t.Helper()
@@ -71,7 +63,7 @@ func (h *host) closeOthers() {
 func (h *host) wantOthersEnd() {
 	h.t.Helper()
 	for _, t := range h.others {
-		t.wantEnd(0)
+		t.WantEnd(0)
 	}
 	h.others = nil
 }

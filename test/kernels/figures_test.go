@@ -3,9 +3,9 @@
 package main
 
 import (
-	"slices"
 	"testing"
 
+	"replypath/test/await"
 	"replypath/test/evidence/golog"
 )
 
@@ -39,7 +39,5 @@ FAIL
 func TestFiguresOfATest(t *testing.T) {
 	r := suiteOutcome{Section: golog.Read(someLog)}
 	want := []string{"TestFault: in all:\n        3 by eth1\n        0 by eth0", "TestFault/carrier: carrier lost: 3 answers"}
-	if got := r.figures(); !slices.Equal(got, want) {
-		t.Errorf("figures are\n%v\nand not\n%v", got, want)
-	}
+	await.Same(t, "figures", want, r.figures())
 }

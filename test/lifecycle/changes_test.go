@@ -32,9 +32,7 @@ func testRenameWithoutDaemon(t *testing.T, mechanism string) {
 	waitAttached(t, p, "lan1", n.Server.Eth1.Index)
 	all.GoOn()
 	right := all.End()
-	if i := p.Status().Interface("eth1"); i != nil {
-		t.Errorf("the old name is still there: %+v", *i)
-	}
+	await.Same(t, "the old name", nil, p.Status().Interface("eth1"))
 	wantInterface(t, p, "lan1", all)
 	await.Must1[string](t)(p.Get("/healthz"))
 	var counted float64
@@ -83,8 +81,7 @@ func TestRouteMoves(t *testing.T) {
 func TestWithoutIPv6(t *testing.T) {
 	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{NoIPv6: true})
 	before := snapshot(t, n)
-	p := product.On(t, n.Server.Host)
-	d := p.Start()
+	p, d := product.StartOn(t, n.Server.Host)
 	for _, kind := range traffic.Kinds {
 		wire.WantBy(t, n.Server, conversation(t, n, kind, topology.IPv4), true)
 	}

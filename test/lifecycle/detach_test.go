@@ -58,9 +58,7 @@ func testRestores(t *testing.T, n *topology.TwoNIC, p *product.Product, mechanis
 		t.Error("the snapshot does not show that something is attached")
 	}
 	result := p.Expect(0, "detach", "--stop")
-	if !strings.Contains(result.Stdout, "removed") {
-		t.Errorf("detach does not say what it removed: %s", result)
-	}
+	await.Says(t, "detach", result.Stdout, "removed")
 	await.Same(t, "host after detach", before, snapshot(t, n))
 	await.Same(t, "pins after detach", pins, host.Pins(t))
 	t.Logf("%d outputs of commands, sysctls and lists of programs compared after detach", len(before))
@@ -89,9 +87,7 @@ func TestDetachBesideDaemon(t *testing.T) {
 	wantOneLine(t, p.Expect(1, "detach"), fmt.Sprint(d.PID()), "--stop")
 	wire.WantBy(t, n.Server, conversation(t, n, traffic.TCP, topology.IPv4), true)
 	p.Expect(0, "detach", "--stop")
-	if code := d.WaitEnd(); code != 0 {
-		t.Errorf("detach --stop ended the daemon with exit code %d", code)
-	}
+	d.WantEnd(0)
 	wantSaid(t, d, "what is attached goes; `replypath detach --stop --pin-dir "+p.PinDir+"` takes it away", false)
 	wire.WantBy(t, n.Server, conversation(t, n, traffic.TCP, topology.IPv4), false)
 }
@@ -144,9 +140,7 @@ func TestStrictRPFilter(t *testing.T) {
 	if got != want || got.Undo == "" {
 		t.Errorf("host change %+v, want %+v", got, want)
 	}
-	if got := p.Metrics().Sum("replypath_rp_filter", "interface=eth1"); got != 2 {
-		t.Errorf("replypath_rp_filter of eth1 is %v", got)
-	}
+	await.Same(t, "replypath_rp_filter of eth1", 2, p.Metrics().Sum("replypath_rp_filter", "interface=eth1"))
 	d.WaitLog(1, "rp_filter", "eth1")
 	d.Kill()
 	p.Detach()
@@ -157,9 +151,7 @@ func TestStrictRPFilter(t *testing.T) {
 
 func wantRPFilter(t *testing.T, n *topology.TwoNIC, want string) {
 	t.Helper()
-	if got := await.Must1[string](t)(n.Server.Sysctl(eth1RPFilter)); got != want {
-		t.Errorf("rp_filter of eth1 is %s, not %s", got, want)
-	}
+	await.Same(t, "rp_filter of eth1", want, await.Must1[string](t)(n.Server.Sysctl(eth1RPFilter)))
 }
 
 // remains are what a product like this could leave on a host, with how it is taken away.

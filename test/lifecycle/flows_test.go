@@ -44,24 +44,16 @@ func TestFlowFilters(t *testing.T) {
 		"--asymmetric":                    6,
 		"--limit 5":                       5,
 	} {
-		if flows := p.Flows(strings.Fields(filter)...); len(flows) != want {
-			t.Errorf("flows %s: %d, not %d: %v", filter, len(flows), want, flows)
-		}
+		await.Same(t, "flows "+filter, want, len(p.Flows(strings.Fields(filter)...)))
 	}
 	for _, command := range [][]string{{"flows"}, {"flows", "--follow"}, {"flows", "flush"}} {
-		if r := p.Expect(1, append(command, "--interface", "eth9")...); !strings.Contains(r.Stderr, "unknown interface eth9: replypath manages eth0, eth1") {
-			t.Errorf("of an interface that is not managed: %s", r)
-		}
+		await.Says(t, command[0], p.Expect(1, append(command, "--interface", "eth9")...).Stderr, "unknown interface eth9: replypath manages eth0, eth1")
 	}
 	p.Expect(0, "flows", "flush", "--protocol", "icmpv6")
 	p.Expect(0, "flows", "flush", "--interface", "eth0")
-	if flows := p.Flows(); len(flows) != 5 {
-		t.Errorf("after a flush %d flows, not 5: %v", len(flows), flows)
-	}
+	await.Same(t, "flows after a flush", 5, len(p.Flows()))
 	p.Expect(0, "flows", "flush")
-	if r := p.Expect(0, "flows", "-o", "json"); r.Stdout != "[]\n" {
-		t.Errorf("after a flush: %s", r)
-	}
+	await.Same(t, "after a flush", "[]\n", p.Expect(0, "flows", "-o", "json").Stdout)
 }
 
 // TestFlushUnderTraffic forgets flows that are in use: each is known again with

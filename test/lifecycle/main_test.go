@@ -76,11 +76,7 @@ func wantOneLine(t *testing.T, r *product.Result, words ...string) {
 	if len(lines) != 1 || !strings.HasPrefix(message, "replypath: ") {
 		t.Errorf("not one line of error: %s", r)
 	}
-	for _, word := range words {
-		if !strings.Contains(message, word) {
-			t.Errorf("the error does not say %q: %s", word, r)
-		}
-	}
+	await.Says(t, "the error", message, words...)
 }
 
 // rewrite gives a configuration file another text.

@@ -106,9 +106,7 @@ func TestObserveIsPassive(t *testing.T) {
 	if asked := wire.Count(asksForGateway(n)); asked > 0 {
 		t.Errorf("gateways of eth1 were asked for, %d times", asked)
 	}
-	if got := neighboursOfEth1(t, n); got != neighbours {
-		t.Errorf("neighbours of eth1 were\n%sand are\n%s", neighbours, got)
-	}
+	await.Same(t, "neighbours of eth1", neighbours, neighboursOfEth1(t, n))
 	await.Same(t, "the host while it is observed", hostOf(before), hostOf(snapshot(t, n)))
 	s := p.Status()
 	if changed := objects(s.HostChanges); len(changed) > 0 {
@@ -125,13 +123,9 @@ func TestObserveIsPassive(t *testing.T) {
 		}
 	}
 	for _, i := range s.Interfaces {
-		if i.Mode != "observe" {
-			t.Errorf("mode of %s is %s", i.Name, i.Mode)
-		}
+		await.Same(t, "mode of "+i.Name, "observe", i.Mode)
 	}
-	if table := p.Expect(3, "status").Stdout; !strings.Contains(table, "ENFORCING WOULD CHANGE") {
-		t.Errorf("the table does not tell:\n%s", table)
-	}
+	await.Says(t, "the table", p.Expect(3, "status").Stdout, "ENFORCING WOULD CHANGE")
 	p.Expect(0, "detach", "--stop")
 	await.Same(t, "the host after detach", before, snapshot(t, n))
 	t.Logf("0 differences, 0 questions for gateways, %d changes that enforcing would make", len(would))
@@ -174,9 +168,7 @@ func hasOwnDevice(n *topology.TwoNIC) bool {
 func (s *startedIn) wantSwitch(t *testing.T, n *topology.TwoNIC, p *product.Product, mode string) {
 	t.Helper()
 	quiet := product.Quiet(t)
-	if r := p.Expect(0, "mode", mode); r.Stderr != "" {
-		t.Errorf("with a daemon it says %q", r.Stderr)
-	}
+	await.Same(t, "what it says with a daemon", "", p.Expect(0, "mode", mode).Stderr)
 	begun := time.Now()
 	await.Eventually(t, "the host follows the mode", func() error {
 		if routes := ownRoutes(t, n); routes != s.routes || hasOwnDevice(n) != s.device {
@@ -196,21 +188,14 @@ func (s *startedIn) wantSwitch(t *testing.T, n *topology.TwoNIC, p *product.Prod
 // want wants the host to be like after a start, as soon as the status says so.
 func (s *startedIn) want(t *testing.T, n *topology.TwoNIC, p *product.Product, mode string) {
 	t.Helper()
-	await.Eventually(t, "the status follows the mode", func() error {
-		if changed := objects(p.Status().HostChanges); !slices.Equal(changed, s.changed) {
-			return fmt.Errorf("changed are %q, not %q", changed, s.changed)
-		}
-		return nil
-	})
+	await.Becomes(t, "what the status says is changed", s.changed, func() []string { return objects(p.Status().HostChanges) })
 	now := inspect(t, n, p)
 	await.Same(t, "the host in mode "+mode+", compared with a start in it", s.host, now.host)
 	if !slices.Equal(now.changed, s.changed) || !slices.Equal(now.would, s.would) {
 		t.Errorf("mode %s: changed\n%q\nwould change\n%q\nafter a start\n%q\n%q", mode, now.changed, now.would, s.changed, s.would)
 	}
 	for _, i := range p.Status().Interfaces {
-		if i.Mode != mode {
-			t.Errorf("mode %s: that of %s is %s", mode, i.Name, i.Mode)
-		}
+		await.Same(t, "mode of "+i.Name, mode, i.Mode)
 	}
 }
 
@@ -312,9 +297,7 @@ func wantUnseenTold(t *testing.T, p *product.Product, unheard *traffic.Conversat
 	if r := p.Expect(0, "flows", "--asymmetric"); !strings.Contains(r.Stderr, "eth1") || !strings.Contains(r.Stderr, dropped) {
 		t.Errorf("%s", r)
 	}
-	if e := p.Explain("--peer", unheard.Peer.Addr().String(), "--self", unheard.Self.Addr().String()); !strings.Contains(e.Detail, dropped) {
-		t.Errorf("explain says %q", e.Detail)
-	}
+	await.Says(t, "explain", p.Explain("--peer", unheard.Peer.Addr().String(), "--self", unheard.Self.Addr().String()).Detail, dropped)
 }
 
 // TestMode switches between observing and enforcing under flows of every kind, with a daemon and without. It takes
@@ -322,16 +305,12 @@ func wantUnseenTold(t *testing.T, p *product.Product, unheard *traffic.Conversat
 func TestMode(t *testing.T) {
 	n, p := server.NewExact(t)
 	wantOneLine(t, p.Expect(2, "mode", "monitor"), `"monitor"`, "observe", "enforce")
-	if r := p.Expect(1, "mode", "observe"); !strings.Contains(r.Stderr, "replypath run") {
-		t.Errorf("without anything attached: %s", r)
-	}
+	await.Says(t, "without anything attached", p.Expect(1, "mode", "observe").Stderr, "replypath run")
 	d := p.Start()
 	all := conversations(t, n)
 	check := func(mode string) {
 		t.Helper()
-		if got := p.Status().Mode; got != mode {
-			t.Errorf("status says mode %s, not %s", got, mode)
-		}
+		await.Same(t, "mode of the status", mode, p.Status().Mode)
 		for _, c := range all {
 			testwire.WantBy(t, n.Server, c, mode == "enforce")
 		}

@@ -100,9 +100,7 @@ func TestDeletedAgainAndAgain(t *testing.T) {
 			if errs := fmt.Sprint(p.Status().Errors); (errs == "[]") != (what.problem == "") || !strings.Contains(errs, what.problem) {
 				t.Errorf("errors of the status: %q", errs)
 			}
-			if count := p.Metrics().Sum("replypath_host_repairs_total", "object="+what.object); count != inARow {
-				t.Errorf("%v repairs are counted", count)
-			}
+			await.Same(t, "repairs that are counted", inARow, p.Metrics().Sum("replypath_host_repairs_total", "object="+what.object))
 			_, err := p.Get("/healthz")
 			if unhealthy := err != nil && strings.Contains(err.Error(), "eth1"); unhealthy != (what.problem == "") {
 				t.Errorf("/healthz: %v", err)
@@ -207,15 +205,11 @@ func TestForeignPinsAreRefused(t *testing.T) {
 		}
 		t.Logf("daemon %s: %d uses of commands refused", daemon, refused)
 	}
-	if after := host.Pins(t); !slices.Equal(pins, after) {
-		t.Errorf("pins were %q, are %q", pins, after)
-	}
+	await.Same(t, "pins", pins, host.Pins(t))
 	if flows := p.Flows(); len(flows) == 0 {
 		t.Error("the flows are gone")
 	}
-	if mode := p.Status().Mode; mode != "enforce" {
-		t.Errorf("the mode is %s", mode)
-	}
+	await.Same(t, "mode", "enforce", p.Status().Mode)
 	wire.WantBy(t, n.Server, conversation(t, n, traffic.TCP, topology.IPv4), true)
 	for _, use := range [][]string{{"check"}, {"version"}, {"completion", "bash"}} {
 		foreign.Expect(0, use...)

@@ -4,7 +4,6 @@ package lifecycle
 
 import (
 	"os"
-	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -27,12 +26,8 @@ func TestReloadRefused(t *testing.T) {
 		t.Helper()
 		d.Reload()
 		d.WaitLog(1, "level=ERROR", says)
-		if said := product.OrEmpty(p.Status().Config.Error); !strings.Contains(said, says) {
-			t.Errorf("the status says %q, not %q", said, says)
-		}
-		if got := p.Metrics().Sum("replypath_config_last_reload_successful"); got != 0 {
-			t.Errorf("with %q the last reload counts as successful", says)
-		}
+		await.Says(t, "the status", product.OrEmpty(p.Status().Config.Error), says)
+		await.Same(t, "success of the last reload, with "+says, 0, p.Metrics().Sum("replypath_config_last_reload_successful"))
 		wire.WantBy(t, n.Server, conversation(t, n, traffic.TCP, topology.IPv4), eth1)
 	}
 	for text, says := range map[string]string{
@@ -49,9 +44,7 @@ func TestReloadRefused(t *testing.T) {
 	if s := p.Status(); s.Config.Error != nil || s.Mode != "observe" {
 		t.Errorf("after a good file: mode %s, error %q", s.Mode, product.OrEmpty(s.Config.Error))
 	}
-	if got := p.Metrics().Sum("replypath_config_last_reload_successful"); got != 1 {
-		t.Error("after a good file the last reload counts as failed")
-	}
+	await.Same(t, "success of the last reload, with a good file", 1, p.Metrics().Sum("replypath_config_last_reload_successful"))
 	wire.WantBy(t, n.Server, conversation(t, n, traffic.TCP, topology.IPv4), false)
 	await.Must(t, os.Remove(config))
 	wantRefused("no such file", false)

@@ -222,9 +222,7 @@ func TestMetricsOnLoopback(t *testing.T) {
 	n, p := server.NewExact(t)
 	d := p.Start("--listen", ":9945")
 	reached, tried := dialMetrics(t, n)
-	if len(reached) != tried {
-		t.Errorf("where the metrics are to be reached at all of %d addresses, they are at %q", tried, reached)
-	}
+	await.Same(t, "addresses where the metrics are, if they are to be reached at all", tried, len(reached))
 	d.Stop(unix.SIGTERM)
 	p.Start()
 	await.Must1[string](t)(p.Get("/healthz"))

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -81,9 +80,7 @@ func TestCheckNamesWhatIsThere(t *testing.T) {
 		shown := struct{ Warnings []string }{}
 		result := p.Expect(0, "check", "-o", "json", "--config", product.WriteConfig(t, config))
 		await.Must(t, json.Unmarshal([]byte(result.Stdout), &shown))
-		if !slices.Equal(shown.Warnings, want) {
-			t.Errorf("%s: %q, not %q", config, shown.Warnings, want)
-		}
+		await.Same(t, config, strings.Join(want, "\n"), strings.Join(shown.Warnings, "\n"))
 	}
 	wantWarnings("interfaces: [{name: eth1}]\n")
 	wantWarnings("interfaces: [{name: eth0}, {name: eht1}]\n",
@@ -125,9 +122,7 @@ func TestAnswerOfStatus(t *testing.T) {
 		traffic.Ask(t, conversation(t, n, traffic.UDP, topology.IPv4))
 	}
 	wantAnswer(t, p, `ok: enforcing on eth0, eth1; 3 replies corrected, none lost, since \d\d:\d\d`)
-	if counted := p.Metrics().Sum("replypath_corrected_packets_total"); counted != 3 {
-		t.Errorf("the metrics have %v", counted)
-	}
+	await.Same(t, "what the metrics have", 3, p.Metrics().Sum("replypath_corrected_packets_total"))
 	await.Must(t, n.Server.Eth1.SetDown())
 	wantAnswer(t, p, `failed: eth1 is down.*; enforcing on .*`)
 	await.Must(t, n.Server.Eth1.SetUp())
@@ -171,12 +166,8 @@ func TestFlowsOnOneScreen(t *testing.T) {
 	wantRows("--sort age --limit 1", row(fresh, `.*1$`))
 	await.Must(t, small.Close())
 	wantRows("--sort corrected --protocol tcp", row(large, `established .*\d+$`), row(small, `closing .*\d+$`))
-	if r := p.Expect(2, "flows", "--sort", "age", "--follow"); !strings.Contains(r.Stderr, "--follow") {
-		t.Errorf("sorted events: %s", r)
-	}
+	await.Says(t, "sorted events", p.Expect(2, "flows", "--sort", "age", "--follow").Stderr, "--follow")
 	for _, flow := range p.Flows("--protocol", "udp") {
-		if flow.CorrectedPackets != 1 {
-			t.Errorf("%s has %d packets corrected", flow, flow.CorrectedPackets)
-		}
+		await.Same(t, "packets corrected of "+flow.String(), 1, flow.CorrectedPackets)
 	}
 }

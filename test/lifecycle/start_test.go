@@ -114,14 +114,10 @@ func testAgreement(t *testing.T, n *topology.TwoNIC, p *product.Product, f topol
 	after := p.Metrics()
 	checkMetrics(t, before, after, c, answers)
 	for name, want := range counted(answers) { // and nothing beside these, with any labels
-		if got := after.Sum(name) - before.Sum(name); got != float64(want) {
-			t.Errorf("%s: %v more with any labels, want %d", name, got, want)
-		}
+		await.Same(t, name+", with any labels", float64(want), after.Sum(name)-before.Sum(name))
 	}
 	checkFlows(t, p, n.Server.Eth1, c, answers)
-	if count := p.Status().Flows.Count - flowsBefore; count != 2 {
-		t.Errorf("%d flows more in the status, not 2", count)
-	}
+	await.Same(t, "flows more in the status", 2, p.Status().Flows.Count-flowsBefore)
 }
 
 // counted are the counters that grow with corrected answers, and by how much.
@@ -143,14 +139,10 @@ func checkMetrics(t *testing.T, before, after product.Metrics, c *traffic.Conver
 		"family=" + topology.FamilyOf(c.Self.Addr()).String(),
 	}
 	for name, want := range counted(answers) {
-		if got := after.Sum(name, labels...) - before.Sum(name, labels...); got != float64(want) {
-			t.Errorf("%s: %v more with the labels of %s, want %d", name, got, c, want)
-		}
+		await.Same(t, name+" of "+c.String(), float64(want), after.Sum(name, labels...)-before.Sum(name, labels...))
 	}
 	for _, name := range []string{"replypath_uncorrected_packets_total", "replypath_uncounted_packets_total"} {
-		if got := after.Sum(name); got != 0 {
-			t.Errorf("%s is %v", name, got)
-		}
+		await.Same(t, name, 0, after.Sum(name))
 	}
 }
 

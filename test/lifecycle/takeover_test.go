@@ -106,9 +106,7 @@ func killAndStart(t *testing.T, p *product.Product, d *product.Daemon, all serve
 			t.Errorf("without a daemon: daemon %+v, %d flows, not %d", s.Daemon, s.Flows.Count, len(all))
 		}
 		d = start(p, mechanism)
-		if got := product.OrEmpty(p.Status().Interface("eth1").Mechanism); got != mechanism {
-			t.Errorf("attached by %q, not by %s", got, mechanism)
-		}
+		await.Same(t, "attached by", mechanism, product.OrEmpty(p.Status().Interface("eth1").Mechanism))
 		if went := before.Backwards(p.Metrics()); len(went) > 0 {
 			t.Errorf("after the next start, counters went backwards: %q", went)
 		}
@@ -126,13 +124,9 @@ func wantAdmissions(t *testing.T, p *product.Product, halfOpen, established, con
 	for table, want := range map[string]float64{
 		"half_open": halfOpen, "established": established, "connectionless": connectionless,
 	} {
-		if got := m.Sum("replypath_flow_admissions_total", "table="+table); got != want {
-			t.Errorf("%v flows were entered into %s, not %v", got, table, want)
-		}
+		await.Same(t, "flows that were entered into "+table, want, m.Sum("replypath_flow_admissions_total", "table="+table))
 	}
-	if got := m.Sum("replypath_flow_readmissions_total"); got != 0 {
-		t.Errorf("%v flows were lost and entered again", got)
-	}
+	await.Same(t, "flows that were lost and entered again", 0, m.Sum("replypath_flow_readmissions_total"))
 }
 
 // TestHang: every command that judges says so of a daemon that has not worked for 90 s, whose replies leave right all the same.

@@ -4,6 +4,7 @@ package lifecycle
 
 import (
 	"bytes"
+	"fmt"
 	"net"
 	"net/netip"
 	"syscall"
@@ -141,9 +142,7 @@ func TestNeighbours(t *testing.T) {
 		traffic.Ask(t, c)
 		wires.WantEth1(c.String(), c.Answers())
 	}
-	if m := p.Metrics(); m.Sum("replypath_asymmetric_packets_total") != 0 {
-		t.Error("what the kernel sent right anyway was counted as asymmetric")
-	}
+	await.Same(t, "asymmetric, of what the kernel sent right anyway", 0, p.Metrics().Sum("replypath_asymmetric_packets_total"))
 }
 
 // TestBoundDevice has a socket that is bound to eth0 (SO_BINDTODEVICE) send replies of a flow that came in by eth1:
@@ -238,9 +237,7 @@ func wantLeftAlone(t *testing.T, n *topology.TwoNIC, p *product.Product, client 
 		{"replypath_asymmetric_packets_total", pair, len(left)},
 		{"replypath_corrected_packets_total", nil, 0},
 	} {
-		if got := after.Sum(want.name, want.labels...) - before.Sum(want.name, want.labels...); got != float64(want.count) {
-			t.Errorf("%s%v: %v more, want %d", want.name, want.labels, got, want.count)
-		}
+		await.Same(t, want.name+fmt.Sprint(want.labels), float64(want.count), after.Sum(want.name, want.labels...)-before.Sum(want.name, want.labels...))
 	}
 	flows := p.Flows("--protocol", protocol, "--peer", peer.Addr().String())
 	if len(flows) != 1 || flows[0].PeerPort != peer.Port() || product.OrEmpty(flows[0].Interface) != "eth1" {

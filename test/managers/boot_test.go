@@ -101,9 +101,7 @@ func TestBootBySystemd(t *testing.T) {
 	for _, name := range []string{"after boot", "after another one"} {
 		forgetAddresses(t, n)
 		m.Boot()
-		if status := waitAsked(t, m); !strings.Contains(status, `"running": true`) {
-			t.Errorf("%s: replypath is not there when the network may be used: %s", name, status)
-		}
+		await.Says(t, name+", when the network may be used", waitAsked(t, m), `"running": true`)
 		waitManaged(t, p)
 		awaitOwn(t, n, p)
 		eachQuestion(t, n, name, wire.WantByEth1)
@@ -147,20 +145,10 @@ func TestBootWithout(t *testing.T) {
 			for _, i := range []*topology.Interface{n.Server.Eth0, n.Server.Eth1} {
 				await.Must(t, i.WaitReady(await.Within(t, await.AnswerTime)))
 			}
-			await.Eventually(t, "it is tried again", func() error {
-				if strings.Count(m.Log(), obstacle.said) < 2 {
-					return errors.New(m.Log())
-				}
-				return nil
-			})
+			await.Becomes(t, "it is tried again", true, func() bool { return strings.Count(m.Log(), obstacle.said) > 1 })
 			m.Write(obstacle.file, obstacle.good)
 			tries := m.Property(service, "NRestarts")
-			await.Eventually(t, "what was tried has ended", func() error {
-				if again := m.Property(service, "NRestarts"); again == tries {
-					return errors.New(again)
-				}
-				return nil
-			})
+			await.Becomes(t, "what was tried has ended", true, func() bool { return m.Property(service, "NRestarts") != tries })
 			began := time.Now()
 			waitManaged(t, p)
 			t.Logf("%s: the network is up without it, %s tries before the obstacle went; managed %s after the next one began",
@@ -180,9 +168,7 @@ func TestHungDaemonIsStartedAgain(t *testing.T) {
 	n, _ := newServer(t)
 	p := product.On(t, n.Server.Host).WithPinDir(pins.DefaultDir)
 	m := newBootable(t, n)
-	if text := string(await.Must1[[]byte](t)(os.ReadFile(unitFile))); !strings.Contains(text, "\nWatchdogSec=90\n") {
-		t.Error("the packaged unit has no watchdog of 90 s")
-	}
+	await.Says(t, "the packaged unit", string(await.Must1[[]byte](t)(os.ReadFile(unitFile))), "\nWatchdogSec=90\n")
 	m.Write("/etc/systemd/system/"+service+".d/test.conf", impatient)
 	m.Boot()
 	waitManaged(t, p)

@@ -64,8 +64,7 @@ func TestContainerNetworks(t *testing.T) {
 	}
 	n, _ := newServer(t)
 	testhost.Nft(t, n.Server.Host, dockerTables)
-	p := product.On(t, n.Server.Host)
-	d := p.Start()
+	p, d := product.StartOn(t, n.Server.Host)
 	wires := wire.Tap(t, n.Server)
 	conversations := make(map[*traffic.Conversation]*traffic.Talk)
 	for _, f := range n.Families() {

@@ -80,8 +80,7 @@ func TestEC2NetUtils(t *testing.T) {
 	each("the agent alone", wire.WantByEth1)
 	host.Shell(t, n.Server.Host, withoutRules)
 	each("without its rules", wire.WantLost)
-	p := product.On(t, n.Server.Host)
-	p.Start()
+	p, _ := product.StartOn(t, n.Server.Host)
 	each("in its place", wire.WantByEth1)
 	d.reconfigure("eth1")
 	d.refresh()
@@ -135,8 +134,7 @@ func TestCloudSetup(t *testing.T) {
 			want(t, n.Server, traffic.NewConversation(t, kind, n.ClientEth0, n.Server.Eth1.Address(f)))
 		}
 	}
-	p := product.On(t, n.Server.Host)
-	p.Start()
+	p, _ := product.StartOn(t, n.Server.Host)
 	eachQuestion(t, n, "beside it", wire.WantByEth1)
 	wantNeedless(t, p, "from 10.2.0.100 lookup 30401")
 	d.reconfigure("eth1") // forgets it

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"replypath/test/await"
 	"replypath/test/host"
 	"replypath/test/product"
 	"replypath/test/server"
@@ -116,8 +117,7 @@ func (e *engine) each(name string, at *topology.Interface, want func(testing.TB,
 func (e *engine) wantServed(lost func(testing.TB, *topology.Server, *traffic.Conversation), devices ...string) {
 	e.t.Helper()
 	e.each("without replypath", e.n.Server.Eth1, lost)
-	p := product.On(e.t, e.n.Server.Host)
-	d := p.Start()
+	p, d := product.StartOn(e.t, e.n.Server.Host)
 	e.each("with replypath", e.n.Server.Eth1, wire.WantByEth1)
 	e.each("eth0 is asked", e.n.Server.Eth0, func(t testing.TB, s *topology.Server, c *traffic.Conversation) {
 		t.Helper()
@@ -127,17 +127,13 @@ func (e *engine) wantServed(lost func(testing.TB, *topology.Server, *traffic.Con
 	own := e.routes(ownProtocol)
 	e.comeAndGo()
 	wantRoutes(e.t, "replypath's routes", e.routes(ownProtocol), own)
-	if repairs := p.Metrics().Sum("replypath_host_repairs_total"); repairs != 0 {
-		e.t.Errorf("%v settings and routes of replypath were made again", repairs)
-	}
+	await.Same(e.t, "settings and routes of replypath that were made again", 0, p.Metrics().Sum("replypath_host_repairs_total"))
 	if lines := append(d.Log.Lines("level=WARN"), d.Log.Lines("level=ERROR")...); len(lines) > 0 {
 		e.t.Errorf("complaints in the log: %q", lines)
 	}
 	wantManaged(e.t, p)
 	for _, f := range p.Doctor(0) {
-		if f.Severity != "ok" {
-			e.t.Errorf("doctor, beside the engine: %+v", f)
-		}
+		await.Same(e.t, fmt.Sprintf("severity, beside the engine, of %+v", f), "ok", f.Severity)
 	}
 }
 
@@ -151,9 +147,7 @@ func wantNotManaged(t *testing.T, p *product.Product, devices []string) {
 			t.Errorf("no %s in %+v", device, status.Unmanaged)
 		}
 	}
-	if status.Managed() != 2 {
-		t.Errorf("managed: %+v", status.Interfaces)
-	}
+	await.Same(t, "managed", 2, status.Managed())
 }
 
 // comeAndGo makes and removes containers and networks beside conversations with published ports. Each container opens a

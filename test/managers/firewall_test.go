@@ -139,8 +139,7 @@ func TestFirewalld(t *testing.T) {
 	m.run("firewall-cmd", "--permanent", "--add-port=7/tcp", "--add-port=7/udp")
 	reload := func() { m.run("firewall-cmd", "--reload") }
 	reload()
-	p := product.On(t, n.Server.Host)
-	p.Start()
+	p, _ := product.StartOn(t, n.Server.Host)
 	dropped := traffic.NewConversation(t, traffic.UDP, n.ClientEth0, n.Server.Eth1.Address(topology.IPv6))
 	wires := wire.Tap(t, n.Server)
 	if err := wire.AskUntilLost(t, dropped, wires.Eth1, dropped.Questions()); err == nil {

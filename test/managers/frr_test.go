@@ -4,7 +4,6 @@ package managers
 
 import (
 	"errors"
-	"fmt"
 	"strings"
 	"testing"
 
@@ -153,8 +152,7 @@ func TestFRRKilled(t *testing.T) {
 	n, _ := newServer(t)
 	d := startFRR(t, n)
 	learned := d.routes("bgp")
-	p := product.On(t, n.Server.Host)
-	p.Start()
+	p, _ := product.StartOn(t, n.Server.Host)
 	eachQuestion(t, n, "beside FRR", wire.WantByEth1)
 	wantRoutes(t, "FRR's routes under replypath", d.routes("bgp"), learned)
 	if found := p.Examine().Of("default-route", "").With("ok", "metric 20"); len(found) != len(n.Families()) {
@@ -164,12 +162,7 @@ func TestFRRKilled(t *testing.T) {
 	talks := server.KeepTCP(t, n)
 	d.kill()
 	d.startZebra()
-	await.Eventually(t, "zebra has deleted its earlier routes", func() error {
-		if routes := d.routes("bgp"); routes != "" {
-			return errors.New(routes)
-		}
-		return nil
-	})
+	await.Becomes(t, "earlier routes of zebra", "", func() string { return d.routes("bgp") })
 	eachQuestion(t, n, "without a route of FRR", wire.WantByEth1)
 	d.startBGP()
 	eachQuestion(t, n, "with its routes again", wire.WantByEth1)
@@ -177,15 +170,8 @@ func TestFRRKilled(t *testing.T) {
 		t.Logf("%s, open all the time: %d frames of answers", long, len(long.End()))
 	}
 	// An interface without a default route of others has one of ours meanwhile.
-	await.Eventually(t, "replypath has the routes that it had", func() error {
-		if now := d.routes(ownProtocol); now != own {
-			return fmt.Errorf("%snot\n%s", now, own)
-		}
-		return nil
-	})
-	if repairs := p.Metrics().Sum("replypath_host_repairs_total", "object=route"); repairs != 0 {
-		t.Errorf("%v routes of replypath were made again", repairs)
-	}
+	await.Becomes(t, "routes of replypath", own, func() string { return d.routes(ownProtocol) })
+	await.Same(t, "routes of replypath that were made again", 0, p.Metrics().Sum("replypath_host_repairs_total", "object=route"))
 	learned = d.routes("bgp")
 	p.Expect(0, "detach", "--stop")
 	wantRoutes(t, "FRR's routes after detach", d.routes("bgp"), learned)
@@ -193,7 +179,5 @@ func TestFRRKilled(t *testing.T) {
 
 func wantRoutes(t *testing.T, what, got, want string) {
 	t.Helper()
-	if got != want {
-		t.Errorf("%s:\n%snot\n%s", what, got, want)
-	}
+	await.Same(t, what, want, got)
 }

@@ -133,8 +133,7 @@ func TestGuestAgent(t *testing.T) {
 		}
 	}
 	each("the agent alone", wire.WantLost)
-	p := product.On(t, n.Server.Host)
-	p.Start()
+	p, _ := product.StartOn(t, n.Server.Host)
 	each("with replypath", wire.WantByEth1)
 	wantNothingFound(t, p)
 	metadata.forward()

@@ -75,8 +75,7 @@ func TestIfupdownLosesRoutes(t *testing.T) {
 func TestIfupdown(t *testing.T) {
 	n, _ := newServer(t)
 	u := newIfupdown(t, n, interfacesFile(n))
-	p := product.On(t, n.Server.Host)
-	p.Start()
+	p, _ := product.StartOn(t, n.Server.Host)
 	wires := wire.Tap(t, n.Server)
 	var long []*traffic.Conversation
 	for _, f := range n.Families() {
@@ -114,8 +113,7 @@ func TestIfupdownRules(t *testing.T) {
 	n, recipe := newServer(t)
 	newIfupdown(t, n, recipe.Text("With ifupdown", "interfaces")).restart()
 	eachQuestion(t, n, "rules in the file", wire.WantByEth1)
-	p := product.On(t, n.Server.Host)
-	p.Start()
+	p, _ := product.StartOn(t, n.Server.Host)
 	eachQuestion(t, n, "beside them", wire.WantByEth1)
 	wantNeedless(t, p, "from 10.2.0.100 lookup 102", "from 2001:db8:2::100 lookup 102")
 }

@@ -130,8 +130,7 @@ func TestNetworkDaemons(t *testing.T) {
 // connection that stays open, nor afterwards.
 func wantUnchanged(t *testing.T, n *topology.TwoNIC, changes ...func()) {
 	t.Helper()
-	p := product.On(t, n.Server.Host)
-	p.Start()
+	p, _ := product.StartOn(t, n.Server.Host)
 	eachQuestion(t, n, "before", wire.WantByEth1)
 	talks := server.KeepTCP(t, n)
 	for range 3 {
@@ -180,8 +179,7 @@ func TestBoot(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			n, _ := newServer(t)
 			forgetAddresses(t, n)
-			p := product.On(t, n.Server.Host)
-			p.Start()
+			p, _ := product.StartOn(t, n.Server.Host)
 			p.Expect(3, "status") // nothing is attached
 			start(t, n)
 			began := time.Now()

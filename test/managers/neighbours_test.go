@@ -35,8 +35,7 @@ func testNeighbour(t *testing.T, b *host.Neighbour) {
 	eachQuestion(t, n, "without replypath", wire.WantLost)
 	wantWays(t, n, b, guest)
 	before := host.Made(t, n.Server.Host)
-	p := product.On(t, n.Server.Host)
-	p.Start()
+	p, _ := product.StartOn(t, n.Server.Host)
 	eachQuestion(t, n, "with replypath", wire.WantByEth1)
 	traffic.EachQuestionOf(t, n.Families(), "eth0 is asked", func(t *testing.T, f topology.Family, kind traffic.Kind) {
 		wire.WantBy(t, n.Server, traffic.NewConversation(t, kind, n.ClientEth0, n.Server.Eth0.Address(f)), false)

@@ -46,12 +46,8 @@ func TestPackageNewDefault(t *testing.T) {
 // wantBeside wants the operator's configuration in force, the default beside it, and nothing else.
 func (p *packaged) wantBeside() {
 	p.Helper()
-	if mode := p.p.Status().Mode; mode != "enforce" {
-		p.Errorf("the mode is %s", mode)
-	}
-	if got := p.m.Run("cat", packagedConfigFile+p.beside); got != newDefault {
-		p.Errorf("beside the configuration is %q", got)
-	}
+	await.Same(p, "mode", "enforce", p.p.Status().Mode)
+	await.Same(p, "beside the configuration", newDefault, p.m.Run("cat", packagedConfigFile+p.beside))
 	list := strings.Fields(p.m.Run("ls", "-A", filepath.Dir(packagedConfigFile)))
 	if len(list) != 2 {
 		p.Errorf("files of the configuration: %q", list)
@@ -65,13 +61,9 @@ func (p *packaged) asksInVain() {
 	p.Helper()
 	load := startLoad(p.T, p.n)
 	process := p.m.Property(service, "MainPID")
-	if said := p.m.Refuse("dpkg", "--install", p.file(newVersion)); !strings.Contains(said, "conffile prompt") {
-		p.Errorf("dpkg says %q", said)
-	}
+	await.Says(p, "dpkg", p.m.Refuse("dpkg", "--install", p.file(newVersion)), "conffile prompt")
 	p.wantVersion(oldVersion)
-	if now := p.m.Property(service, "MainPID"); now != process {
-		p.Errorf("process %s has become %s", process, now)
-	}
+	await.Same(p, "process", process, p.m.Property(service, "MainPID"))
 	p.m.Run("dpkg", "--force-confold", "--configure", "replypath")
 	p.wantVersion(newVersion)
 	p.Logf("%s, asked in vain, then told: %s", p.kind, load.Stop())

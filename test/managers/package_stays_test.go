@@ -3,7 +3,6 @@
 package managers
 
 import (
-	"errors"
 	"strings"
 
 	"replypath/loader/pins"
@@ -39,9 +38,7 @@ func (p *packaged) refusesRemoval(path string, holds func()) {
 	p.Helper()
 	p.m.Run("mkdir", "-p", path)
 	p.m.Run("mount", "-t", "tmpfs", "tmpfs", path)
-	if said := p.m.Refuse(p.remove...); !strings.Contains(said, "replypath: ") {
-		p.Errorf("the removal says %q", said)
-	}
+	await.Says(p, "the removal", p.m.Refuse(p.remove...), "replypath: ")
 	p.m.Run(p.query...)
 	p.m.Run("replypath", "version")
 	holds()
@@ -57,9 +54,7 @@ func (p *packaged) unit(asked string) string {
 
 func (p *packaged) wantUnit(asked, want string) {
 	p.Helper()
-	if got := p.unit(asked); got != want {
-		p.Errorf("systemctl %s says %q, not %q", asked, got, want)
-	}
+	await.Same(p, "what systemctl "+asked+" says", want, p.unit(asked))
 }
 
 // serving wants a version to run by its unit, which is enabled or is not. The daemon manages the interfaces before it says
@@ -68,19 +63,12 @@ func (p *packaged) serving(enabled, version string) {
 	p.Helper()
 	waitManaged(p.T, p.p)
 	p.wantVersion(version)
-	await.Eventually(p, "the unit is active", func() error {
-		if got := p.unit("is-active"); got != "active" {
-			return errors.New(got)
-		}
-		return nil
-	})
+	await.Becomes(p, "the unit", "active", func() string { return p.unit("is-active") })
 	p.wantUnit("is-enabled", enabled)
 }
 
 // wantNothingNoted wants no note of a removal to be left.
 func (p *packaged) wantNothingNoted() {
 	p.Helper()
-	if notes := p.m.Run("find", "/run", "-maxdepth", "1", "-name", "replypath*"); notes != "" {
-		p.Errorf("left in /run: %s", notes)
-	}
+	await.Same(p, "left in /run", "", p.m.Run("find", "/run", "-maxdepth", "1", "-name", "replypath*"))
 }

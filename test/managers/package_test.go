@@ -129,9 +129,7 @@ func (p *packaged) file(version string) string { return "/run/test/" + version +
 func (p *packaged) put(version string) string {
 	p.Helper()
 	said := p.m.Run(append(slices.Clone(p.install), p.file(version))...)
-	if got := p.m.Run("replypath", "version"); !strings.Contains(got, version) {
-		p.Errorf("version %s is installed, not %s", got, version)
-	}
+	await.Says(p, "what is installed", p.m.Run("replypath", "version"), version)
 	return said
 }
 
@@ -184,9 +182,7 @@ func (p *packaged) wantVersion(version string) {
 		}
 		return nil
 	})
-	if got := p.m.Run("cat", packagedConfigFile); got != packagedConfig {
-		p.Errorf("the configuration is now %q", got)
-	}
+	await.Same(p, "the configuration", packagedConfig, p.m.Run("cat", packagedConfigFile))
 	wantManaged(p.T, p.p)
 }
 
@@ -215,15 +211,11 @@ func (p *packaged) removes(before testhost.Snapshot) {
 	p.m.Run(p.remove...)
 	diff := before.Diff(p.look())
 	p.Logf("%s, removed: %d bytes of differences on the host", p.kind, len(diff))
-	if diff != "" {
-		p.Errorf("the host has changed (-before +after):\n%s", diff)
-	}
+	await.Same(p, "what has changed of the host", "", diff)
 	p.wantNothingPinned()
 	p.m.Refuse("systemctl", "--quiet", "is-active", service)
 	p.m.Refuse("sh", "-c", "command -v replypath")
-	if kept := p.m.Run("sh", "-c", "cat /etc/replypath/*"); kept != packagedConfig {
-		p.Errorf("kept of the configuration: %q", kept)
-	}
+	await.Same(p, "what is kept of the configuration", packagedConfig, p.m.Run("sh", "-c", "cat /etc/replypath/*"))
 }
 
 // purges wants nothing to be left.
@@ -237,9 +229,7 @@ func (p *packaged) purges(before []string) {
 	p.m.Refuse(p.query...)
 	diff := cmp.Diff(before, p.m.Changes())
 	p.Logf("%s, purged: %d bytes of differences in the list of files", p.kind, len(diff))
-	if diff != "" {
-		p.Errorf("files (-before +after):\n%s", diff)
-	}
+	await.Same(p, "files", "", diff)
 }
 
 // holds wants a package to hold what `make install` installs, all of it root's, and one file to be configuration.
@@ -273,7 +263,5 @@ func (p *packaged) holds(file string) {
 			p.Errorf("in the package: %s", line)
 		}
 	}
-	if configs := strings.TrimSpace(show(p.configs)); configs != packagedConfigFile {
-		p.Errorf("configuration files: %q", configs)
-	}
+	await.Same(p, "configuration files", packagedConfigFile, strings.TrimSpace(show(p.configs)))
 }

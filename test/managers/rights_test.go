@@ -3,7 +3,6 @@
 package managers
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -80,9 +79,7 @@ func lastWords(t *testing.T, log string) string {
 func TestUnitCapabilities(t *testing.T) {
 	m, p := running(t)
 	granted := strings.Fields(strings.ToUpper(m.Property(service, "CapabilityBoundingSet")))
-	if len(granted) != len(capabilities) {
-		t.Errorf("the unit grants %v", granted)
-	}
+	await.Same(t, "rights that the unit grants", len(capabilities), len(granted))
 	for _, name := range granted {
 		said := lastWords(t, refusal(t, m, "CapabilityBoundingSet=~"+name+"\n"))
 		if purpose := name + " " + capabilities[name]; capabilities[name] == "" || !strings.Contains(said, purpose) {
@@ -96,11 +93,7 @@ func TestUnitCapabilities(t *testing.T) {
 	pid := m.Property(service, "MainPID")
 	status := m.Run("cat", "/proc/"+pid+"/status")
 	all := mask(t, granted)
-	for _, line := range []string{"NoNewPrivs:\t1", "Seccomp:\t2", "CapEff:\t" + all, "CapBnd:\t" + all} {
-		if !strings.Contains(status, line+"\n") {
-			t.Errorf("not %q: %s", line, status)
-		}
-	}
+	await.Says(t, "status of the process", status, "NoNewPrivs:\t1\n", "Seccomp:\t2\n", "CapEff:\t"+all+"\n", "CapBnd:\t"+all+"\n")
 }
 
 // mask is how /proc shows a set of capabilities.
@@ -127,20 +120,13 @@ func TestUnitForbidsNothingNeeded(t *testing.T) {
 	m.Write("/etc/replypath/replypath.yaml", "repair_udp_source: true\nflow_table: {max_entries: 4096}\n")
 	before := p.Status().Flows.Capacity
 	m.Run("systemctl", "reload", service)
-	await.Eventually(t, "the tables have another size", func() error {
-		if got := p.Status().Flows.Capacity; got == before {
-			return fmt.Errorf("%d", got)
-		}
-		return nil
-	})
+	await.Becomes(t, "the tables have another size", true, func() bool { return p.Status().Flows.Capacity != before })
 	await.Must1[string](t)(p.Get("/metrics"))
 	status := p.Status()
 	if len(status.Errors) > 0 {
 		t.Errorf("errors: %q", status.Errors)
 	}
-	if i := status.Interface("eth1"); *i.RPFilter != 2 {
-		t.Errorf("rp_filter of eth1 is %d", *i.RPFilter)
-	}
+	await.Same(t, "rp_filter of eth1", 2, *status.Interface("eth1").RPFilter)
 	for _, f := range status.Features {
 		if f.Name == "repair_udp_source" && !f.Available {
 			t.Errorf("%s: %s", f.Name, f.Effect)
@@ -150,12 +136,7 @@ func TestUnitForbidsNothingNeeded(t *testing.T) {
 	wantManaged(t, p)
 	// Routes and neighbours are set where the way out is gone.
 	await.Must(t, n.Server.Eth0.SetDown())
-	await.Eventually(t, "the fallback route is in use", func() error {
-		if active := p.Metrics().Sum("replypath_fallback_active"); active != 2 {
-			return fmt.Errorf("by %v families", active)
-		}
-		return nil
-	})
+	await.Becomes(t, "families that use the fallback route", 2, func() float64 { return p.Metrics().Sum("replypath_fallback_active") })
 	eachQuestion(t, n, "without eth0", wire.WantByEth1)
 	wantNotInLog(t, m, "permitted", "denied", "read-only")
 	t.Logf("%d changes of the host, %d features looked for, 2 fallback routes in use, tables of %d and then %d flows: nothing is refused",
@@ -176,9 +157,7 @@ func wantNotInLog(t *testing.T, m *host.Machine, signs ...string) {
 func TestUnitSystemCalls(t *testing.T) {
 	m, p := running(t)
 	said := lastWords(t, refusal(t, m, "SystemCallFilter=~bpf\n"))
-	if !strings.Contains(said, "not supported here: bpf(2) is refused") {
-		t.Errorf("it says %q", said)
-	}
+	await.Says(t, "the service", said, "not supported here: bpf(2) is refused")
 	t.Logf("without bpf(2): %s", said)
 	dropIn(m, "")
 	m.Run("systemctl", "restart", service)
@@ -194,9 +173,7 @@ func TestUnitFileSystem(t *testing.T) {
 	for _, path := range closed {
 		write := "echo 1 >" + path
 		m.Run("sh", "-c", write)
-		if said := m.Refuse(append(inside, write)...); !strings.Contains(said, "Read-only file system") {
-			t.Errorf("%s: %s", write, said)
-		}
+		await.Says(t, write, m.Refuse(append(inside, write)...), "Read-only file system")
 	}
 	m.Refuse(append(inside, "mkdir /sys/fs/cgroup/x")...)
 	m.Refuse(append(inside, "test -e /dev/net/tun -o -e /dev/mem")...)
@@ -253,12 +230,7 @@ func TestReloadOnlyAfterCheck(t *testing.T) {
 	}
 	m.Write(file, "mode: observe\n")
 	m.Run("systemctl", "reload", service)
-	await.Eventually(t, "the mode is the new one", func() error {
-		if mode := p.Status().Mode; mode != "observe" {
-			return errors.New(mode)
-		}
-		return nil
-	})
+	await.Becomes(t, "the mode", "observe", func() string { return p.Status().Mode })
 	t.Logf("1 reload refused, 1 done: the process was asked %d times", reloads())
 	if got := reloads(); got != 1 {
 		t.Errorf("the process was asked to reload %d times, not once:\n%s", got, m.Log())
@@ -291,12 +263,7 @@ func TestRestartsWithoutLimit(t *testing.T) {
 	load := startLoad(t, n)
 	const kills = 6
 	m.Run("sh", "-ec", killAgain, strconv.Itoa(kills))
-	await.Eventually(t, "it is there again", func() error {
-		if state := m.Property(service, "ActiveState"); state != "active" {
-			return errors.New(state)
-		}
-		return nil
-	})
+	await.Becomes(t, "its state", "active", func() string { return m.Property(service, "ActiveState") })
 	t.Logf("%d kills, %s restarts, %s", kills, m.Property(service, "NRestarts"), load.Stop())
 	wantManaged(t, p)
 }
@@ -321,7 +288,5 @@ func TestSecurityFigure(t *testing.T) {
 	}
 	want := fmt.Sprintf("systemd %s: exposure level %s", strings.Fields(analyze("--version"))[1], figure[1])
 	t.Log(want)
-	if text := string(await.Must1[[]byte](t)(os.ReadFile(rights))); !strings.Contains(text, want) {
-		t.Errorf("%s does not say %q", rights, want)
-	}
+	await.Says(t, rights, string(await.Must1[[]byte](t)(os.ReadFile(rights))), want)
 }

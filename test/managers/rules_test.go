@@ -57,12 +57,9 @@ func TestRulesStay(t *testing.T) {
 			host.Shell(t, n.Server.Host, script)
 			started := routesOfOwn(t, n)
 			before := host.TakeSnapshot(t, n.Server.Host, "eth0", "eth1")
-			p := product.On(t, n.Server.Host)
-			p.Start()
+			p, _ := product.StartOn(t, n.Server.Host)
 			eachQuestion(t, n, "with replypath", wire.WantByEth1)
-			if now := routesOfOwn(t, n); now != started {
-				t.Errorf("what the host starts goes\n%snot\n%s", now, started)
-			}
+			await.Same(t, "where what the host starts goes", started, routesOfOwn(t, n))
 			p.Expect(0, "detach", "--stop")
 			t.Logf("what the host starts, before and with replypath:\n%s", started)
 			await.Same(t, "host after detach", before, host.TakeSnapshot(t, n.Server.Host, "eth0", "eth1"))
@@ -88,8 +85,7 @@ const backWithin = time.Second
 func TestSettingsTaken(t *testing.T) {
 	n, _ := newServer(t)
 	await.Must(t, n.Server.SetSysctl("net/ipv4/conf/eth1/rp_filter", "1"))
-	p := product.On(t, n.Server.Host)
-	d := p.Start()
+	p, d := product.StartOn(t, n.Server.Host)
 	repairs := func() float64 { return p.Metrics().Sum("replypath_host_repairs_total", "object=sysctl") }
 	seen := 0
 	quiet := product.Quiet(t)
@@ -106,12 +102,8 @@ func TestSettingsTaken(t *testing.T) {
 			began := time.Now()
 			d.WaitLog(lines+1, "level=WARN", "a sysctl had been set back")
 			took = append(took, time.Since(began).Round(time.Millisecond))
-			if got := strings.TrimSpace(host.Shell(t, n.Server.Host, "sysctl -n "+key)); got != change.After {
-				t.Errorf("%s is %s, not %s", key, got, change.After)
-			}
-			if got := repairs() - before; got != 1 {
-				t.Errorf("%s: %v repairs are counted", key, got)
-			}
+			await.Same(t, key, change.After, strings.TrimSpace(host.Shell(t, n.Server.Host, "sysctl -n "+key)))
+			await.Same(t, key+": repairs that are counted", 1, repairs()-before)
 		}
 		t.Logf("%s, twice: back after %v", change.Undo, took)
 		for _, one := range took {
@@ -126,7 +118,5 @@ func TestSettingsTaken(t *testing.T) {
 	}
 	eachQuestion(t, n, "then", wire.WantByEth1)
 	p.Expect(0, "detach", "--stop")
-	if got := await.Must1[string](t)(n.Server.Sysctl("net/ipv4/conf/eth1/rp_filter")); got != "1" {
-		t.Errorf("rp_filter is %s after detach", got)
-	}
+	await.Same(t, "rp_filter after detach", "1", await.Must1[string](t)(n.Server.Sysctl("net/ipv4/conf/eth1/rp_filter")))
 }

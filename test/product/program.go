@@ -92,6 +92,14 @@ func (p *Program) WaitEnd() int {
 	return p.WaitEndWithin(await.AnswerTime)
 }
 
+// WantEnd waits for the end and wants an exit code.
+func (p *Program) WantEnd(code int) {
+	p.t.Helper()
+	if got := p.WaitEnd(); got != code {
+		p.t.Errorf("%s has ended with exit code %d, not %d:\n%s", p.name, got, code, p.Log)
+	}
+}
+
 // WaitEndWithin is WaitEnd for what takes longer by design.
 func (p *Program) WaitEndWithin(d time.Duration) int {
 	p.t.Helper()

@@ -90,8 +90,6 @@ func TracedPackets(t testing.TB, text string) []TracedPacket {
 func (p *Trace) Interrupt() []TracedPacket {
 	p.t.Helper()
 	p.Signal(unix.SIGINT)
-	if code := p.WaitEnd(); code != 0 {
-		p.t.Errorf("an interrupted trace exits with %d:\n%s", code, p.Log)
-	}
+	p.WantEnd(0)
 	return p.Packets()
 }

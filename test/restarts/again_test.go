@@ -64,9 +64,7 @@ func testAgain(t *testing.T, seldom int, args ...string) {
 		done[i%len(starts)]++
 		slowest = max(slowest, d.ReadyAfter)
 		after := p.Metrics()
-		if after.Sum("replypath_build_info", "version="+start.version) != 1 {
-			t.Errorf("start %d: the daemon is not of version %s", i, start.version)
-		}
+		await.Same(t, "daemons of version "+start.version, 1, after.Sum("replypath_build_info", "version="+start.version))
 		if went := before.Backwards(after); len(went) > 0 {
 			backwards += len(went)
 			t.Errorf("after start %d, counters went backwards: %q", i, went)
@@ -128,9 +126,7 @@ func testReload(t *testing.T, wanted int, args ...string) {
 		await.Must(t, os.WriteFile(config, []byte(text), 0o600))
 		d.Reload()
 		after := p.Metrics()
-		if got := after.Sum("replypath_config_last_reload_successful"); got != taken {
-			t.Errorf("reload %d of %q: success %v, not %v", i, text, got, taken)
-		}
+		await.Same(t, "success of a reload of "+text, taken, after.Sum("replypath_config_last_reload_successful"))
 		if went := before.Backwards(after); len(went) > 0 {
 			backwards += len(went)
 			t.Errorf("after reload %d, counters went backwards: %q", i, went)
@@ -197,9 +193,7 @@ func TestWriters(t *testing.T) {
 			d.WaitReady()
 			continue
 		}
-		if code := d.WaitEnd(); code != 1 {
-			t.Errorf("the second one ended with exit code %d:\n%s", code, d.Log)
-		}
+		d.WantEnd(1)
 		d.WaitLog(1, "is held by a running replypath")
 	}
 	t.Logf("%d writers at once: 1 owner", len(daemons))

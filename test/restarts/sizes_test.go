@@ -87,9 +87,7 @@ func beSilent(l *server.Load) *silence {
 func (s *silence) speak() {
 	s.Helper()
 	for i, conn := range s.conns {
-		if sent := segmentsOut(s.T, conn); sent != s.sent[i] {
-			s.Errorf("the silent connection %s has sent %d segments", conn.LocalAddr(), sent-s.sent[i])
-		}
+		await.Same(s, fmt.Sprintf("segments that the silent connection %s has sent", conn.LocalAddr()), s.sent[i], segmentsOut(s.T, conn))
 		await.Must(s, traffic.AskStream(conn, 32))
 	}
 }

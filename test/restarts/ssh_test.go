@@ -90,9 +90,7 @@ func (s *sshServer) repeated(f topology.Family) topology.Filter {
 func wantEnd(t *testing.T, session *product.Program, code int, words ...string) {
 	t.Helper()
 	session.WaitLog(1, words...)
-	if got := session.WaitEnd(); got != code {
-		t.Errorf("exit code %d, not %d:\n%s", got, code, session.Log)
-	}
+	session.WantEnd(code)
 }
 
 // TestTryOverSSH tries over an ssh session on the very NIC whose replies are going to leave another way, in a terminal.

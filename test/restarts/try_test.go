@@ -13,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"replypath/test/await"
@@ -102,12 +101,7 @@ func (r *tried) wantBy(eth1 bool) {
 func (r *tried) wantBack() time.Duration {
 	r.t.Helper()
 	begun := time.Now()
-	await.Eventually(r.t, "everything is taken back", func() error {
-		if diff := cmp.Diff(r.pins, r.pinned()); diff != "" {
-			return fmt.Errorf("pins (-before +after):\n%s", diff)
-		}
-		return nil
-	})
+	await.Becomes(r.t, "pins", r.pins, r.pinned)
 	took := time.Since(begun).Truncate(time.Millisecond) + time.Millisecond
 	await.Same(r.t, "host after the trial", r.before, r.snapshot())
 	return took
@@ -133,12 +127,7 @@ func TestTryConfirmed(t *testing.T) {
 		"command": func(*product.Program, io.Writer) {
 			until := p.Status().TrialUntil
 			p.Expect(0, "try", "confirm")
-			await.Eventually(t, "the time of the trial is over", func() error {
-				if left := time.Until(*until); left > -time.Second {
-					return fmt.Errorf("%s are left", left)
-				}
-				return nil
-			})
+			await.Becomes(t, "the time of the trial is over", true, func() bool { return time.Since(*until) >= time.Second })
 		},
 		"signal": func(try *product.Program, _ io.Writer) { try.Signal(unix.SIGUSR1) },
 	} {
@@ -148,9 +137,7 @@ func TestTryConfirmed(t *testing.T) {
 			try := r.try(keyboard, "--config", product.WriteConfig(t, "mode: observe\n"), "--timeout", "5s")
 			try.WaitLog(1, onTrial)
 			confirm(try, keys)
-			if code := try.WaitEnd(); code != 0 {
-				t.Errorf("exit code %d:\n%s", code, try.Log)
-			}
+			try.WantEnd(0)
 			r.wantBy(true)
 			p.Expect(1, "try", "confirm") // nothing is on trial any more
 			for _, f := range p.Examine().Of("configuration", "") {
@@ -239,9 +226,7 @@ func TestTryOutlived(t *testing.T) {
 			r.outlive(try, by)
 			taker := takers[name]
 			result := r.p.Expect(1, taker.command...) // nothing was there before
-			if !strings.Contains(result.Stderr, taker.says) {
-				t.Errorf("it does not say %q: %s", taker.says, result)
-			}
+			await.Says(t, taker.command[0], result.Stderr, taker.says)
 			t.Logf("after %s: by eth0 from the end of the trial on, all is back within %s of %q", by, r.wantBack(), taker.command)
 		})
 	}
@@ -316,9 +301,7 @@ func TestTryBesideRun(t *testing.T) {
 	d := p.Start("--observe")
 	r := newTried(t, n, p)
 	result := p.Expect(1, "try")
-	if !strings.Contains(result.Stderr, fmt.Sprintf("pid %d: end it first", d.PID())) {
-		t.Errorf("it does not name the daemon: %s", result)
-	}
+	await.Says(t, "the second", result.Stderr, fmt.Sprintf("pid %d: end it first", d.PID()))
 	r.wantBack()
 	r.wantBy(false)
 	p.Expect(1, "try", "confirm")
@@ -326,14 +309,10 @@ func TestTryBesideRun(t *testing.T) {
 	try := r.begin()
 	refused := []string{"run", "try", "detach"}
 	for _, command := range refused {
-		if result := p.Expect(1, command); !strings.Contains(result.Stderr, fmt.Sprint(try.PID())) {
-			t.Errorf("%s beside a trial does not name it: %s", command, result)
-		}
+		await.Says(t, command+" beside a trial", p.Expect(1, command).Stderr, fmt.Sprint(try.PID()))
 	}
 	p.Expect(0, "detach", "--stop")
-	if code := try.WaitEnd(); code != 1 {
-		t.Errorf("exit code %d:\n%s", code, try.Log)
-	}
+	try.WantEnd(1)
 	p.Expect(3, "status")
 	t.Logf("try beside a daemon, and %q beside a trial: %d refused, each names the other, 0 differences", refused, 1+len(refused))
 }

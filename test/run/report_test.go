@@ -54,23 +54,13 @@ func reportOf(t *testing.T, text string) (r *report, said *strings.Builder) {
 	return r, said
 }
 
-// wantSaid fails the test unless the report has said each of the texts.
-func wantSaid(t *testing.T, said *strings.Builder, texts ...string) {
-	t.Helper()
-	for _, text := range texts {
-		if !strings.Contains(said.String(), text) {
-			t.Errorf("not said: %q\n%s", text, said)
-		}
-	}
-}
-
 // TestReport: a line for each package, what was skipped and why, and the counts of what has no subtests.
 func TestReport(t *testing.T) {
 	r, said := reportOf(t, events)
 	if !r.end(nil) {
 		t.Error("failed")
 	}
-	wantSaid(t, said, "ok   test/x                                2 passed      1.5 s", "ok   y ",
+	await.Says(t, "the report", said.String(), "ok   test/x                                2 passed      1.5 s", "ok   y ",
 		"Skipped:\n  test/x TestC: Linux 6.18 has no bonding\n", "\n3 passed, 0 failed, 1 skipped\n")
 }
 
@@ -80,7 +70,7 @@ func TestFailures(t *testing.T) {
 	if r.end([]*job{{packages: []string{"replypath/z"}, tests: []string{"TestE", "TestGone"}}}) {
 		t.Error("passed")
 	}
-	wantSaid(t, said, "--- z TestE/ipv4\n    e_test.go:1: lost\n", "--- z TestF\n", "FAIL z ", "--- z TestGone did not run\n",
+	await.Says(t, "the report", said.String(), "--- z TestE/ipv4\n    e_test.go:1: lost\n", "--- z TestF\n", "FAIL z ", "--- z TestGone did not run\n",
 		"\n0 passed, 3 failed, 0 skipped\n")
 }
 

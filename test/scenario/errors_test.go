@@ -239,8 +239,7 @@ func TestErrors(t *testing.T) {
 	refuse(t, false)
 	loseAnswers(t, n)
 
-	p := product.On(t, n.Server.Host)
-	p.Start("--observe", "--config", product.WriteConfig(t, "related: false\n")) // errors of nobody's go as routed
+	p, _ := product.StartOn(t, n.Server.Host, "--observe", "--config", product.WriteConfig(t, "related: false\n")) // errors of nobody's go as routed
 	before := countedBy(p)
 	wantCounted(t, p, before, provoke(t, n, false, portUnreachable), false)
 
@@ -272,12 +271,7 @@ func loseAnswers(t *testing.T, n *topology.TwoNIC) {
 		answers := topology.All(topology.UDP, topology.From(n.Server.Eth1.Address(f)))
 		wait(t, wires.Eth0, answers)
 		wires.WantEth0("without replypath", answers)
-		await.Eventually(t, "the answer is dropped", func() error {
-			if await.Must1[uint64](t)(n.Production.Drops()) == dropped {
-				return errors.New("not yet")
-			}
-			return nil
-		})
+		await.Becomes(t, "the answer is dropped", true, func() bool { return await.Must1[uint64](t)(n.Production.Drops()) != dropped })
 	}
 }
 
@@ -342,7 +336,5 @@ func ways(p *product.Product) map[string]string {
 func wantNoMoves(t *testing.T, p *product.Product) {
 	t.Helper()
 	m := p.Metrics()
-	if n := m.Sum("replypath_flow_moves_total") + m.Sum("replypath_flow_moves_refused_total"); n != 0 {
-		t.Errorf("%v moves", n)
-	}
+	await.Same(t, "moves", 0, m.Sum("replypath_flow_moves_total")+m.Sum("replypath_flow_moves_refused_total"))
 }

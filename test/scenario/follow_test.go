@@ -3,7 +3,6 @@
 package scenario
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -214,12 +213,7 @@ func testStrict(t *testing.T, m bed, f topology.Family) {
 		for range 3 {
 			before := m.moved()
 			q.forgeBy(m.eth1.by, m.eth1.to)
-			await.Eventually(t, "the datagram is counted", func() error {
-				if m.moved() == before {
-					return errors.New("it is not")
-				}
-				return nil
-			})
+			await.Becomes(t, "the datagram is counted", true, func() bool { return m.moved() != before })
 			m.p.Age(6 * time.Second)
 		}
 		if got := m.moved(); got != want {
@@ -239,9 +233,7 @@ func testStrict(t *testing.T, m bed, f topology.Family) {
 		return
 	}
 	comes(moved{before.moved, before.contested + 3, before.pinned})
-	if now := m.p.Metrics().Sum("replypath_rp_filter_drops_total"); now != dropped+3 {
-		t.Errorf("the kernel dropped %v datagrams, not 3", now-dropped)
-	}
+	await.Same(t, "datagrams that the kernel dropped", dropped+3, m.p.Metrics().Sum("replypath_rp_filter_drops_total"))
 	says(m.eth0)
 	host.Shell(t, m.Server.Host, fmt.Sprintf("ip route add %s via %s", client, m.Server.Eth1.Gateway(f)))
 	defer host.Shell(t, m.Server.Host, fmt.Sprintf("ip route del %s", client))
@@ -260,12 +252,7 @@ func testDown(t *testing.T, m bed) {
 	}
 	before := m.moved()
 	await.Must(t, m.Server.Eth1.Peer().SetDown())
-	await.Eventually(t, "eth1 is known to be down", func() error {
-		if m.p.Status().Interface("eth1").Up {
-			return errors.New("eth1 is up")
-		}
-		return nil
-	})
+	await.Becomes(t, "eth1 is up", false, func() bool { return m.p.Status().Interface("eth1").Up })
 	for _, f := range traffic.Families {
 		m.bring(t, m.Server.Eth1.Address(f), m.eth0)
 	}
@@ -355,9 +342,7 @@ func wantSpoofCounted(t *testing.T, before, after product.Metrics, segment layer
 		{"replypath_flow_admissions_total", []string{"table=half_open"}, begun},
 		{"replypath_flow_admissions_total", []string{"table=established"}, 0},
 	} {
-		if rose := after.Sum(want.metric, want.labels...) - before.Sum(want.metric, want.labels...); rose != want.rises {
-			t.Errorf("%s%v rose by %v, want %v", want.metric, want.labels, rose, want.rises)
-		}
+		await.Same(t, want.metric+fmt.Sprint(want.labels), want.rises, after.Sum(want.metric, want.labels...)-before.Sum(want.metric, want.labels...))
 	}
 }
 

@@ -97,9 +97,7 @@ func TestForwarded(t *testing.T) {
 		if flows := p.In(t).Flows(); len(flows) > 0 {
 			t.Errorf("forwarded packets became the flows %v", flows)
 		}
-		if n := p.In(t).Metrics().Sum("replypath_asymmetric_packets_total"); n != 0 {
-			t.Errorf("%v forwarded packets counted as asymmetric", n)
-		}
+		await.Same(t, "forwarded packets counted as asymmetric", 0, p.In(t).Metrics().Sum("replypath_asymmetric_packets_total"))
 	})
 	d.Reconfigure(product.SmallTables + "scope: all\n")
 	p.WaitGrace()
@@ -231,9 +229,7 @@ func testContainerMoves(t *testing.T, s *topology.S7, p *product.Product) {
 				injector.Send(segmentFrame(eth0.Peer().MAC, eth0.MAC, c.Peer.Addr(), c.Self.Addr(), &layers.TCP{
 					SrcPort: layers.TCPPort(c.Peer.Port()), DstPort: layers.TCPPort(c.Self.Port()), ACK: true, Seq: 1, Ack: 1, Window: 1000})...)
 				testhost.Settle(t, s.Production, eth0)
-				if n := contested() - before; n != 1 {
-					t.Errorf("%s: %v moves counted as contested, not 1", c, n)
-				}
+				await.Same(t, c.String()+": moves counted as contested", 1, contested()-before)
 				wire.WantBy(t, s.Server, c, true)
 			}
 			before := moves()

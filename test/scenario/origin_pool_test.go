@@ -84,9 +84,7 @@ func TestStrongHostPool(t *testing.T) {
 	n := newPool(t)
 	half := func(name string) {
 		for _, f := range n.Families() {
-			if streams := n.open(t, f, await.SilenceTime); len(streams) != poolStreams/2 {
-				t.Errorf("%s, %s: %d of %d streams are connected, not half of them", name, f, len(streams), poolStreams)
-			}
+			await.Same(t, name+", "+f.String()+": streams that are connected, half of them", poolStreams/2, len(n.open(t, f, await.SilenceTime)))
 		}
 	}
 	half("without replypath")

@@ -163,12 +163,7 @@ func (u uplinks) silence(t *testing.T, p *product.Product, provider int) {
 	for f, gateway := range map[topology.Family]netip.Addr{topology.IPv4: inside.Address(topology.IPv4), topology.IPv6: linkLocalOf(t, inside)} {
 		await.Must(t, u.Server.SetSysctl("net/"+f.String()+"/neigh/eth1/retrans_time_ms", "100"))
 		host.Shell(t, u.Server.Host, fmt.Sprintf("ip neighbour change %s lladdr %s dev eth1 nud probe", gateway, inside.MAC))
-		await.Eventually(t, "the gateway is given up", func() error {
-			if got := u.explained(p, provider, f); got != "fallback " {
-				return fmt.Errorf("explain: %s", got)
-			}
-			return nil
-		})
+		await.Becomes(t, "what is explained", "fallback ", func() string { return u.explained(p, provider, f) })
 	}
 }
 

@@ -37,14 +37,8 @@ func ruled(t *testing.T) *topology.S1 {
 // wantRule wants a plan to say something of a rule, and returns it.
 func wantRule(t *testing.T, p *product.PlanRule, verdict string, words ...string) {
 	t.Helper()
-	if p.Verdict != verdict {
-		t.Errorf("%q is %q, not %s: %s", p.Rule, p.Verdict, verdict, p.Reason)
-	}
-	for _, w := range words {
-		if !strings.Contains(p.Reason, w) {
-			t.Errorf("%q: no %q in: %s", p.Rule, w, p.Reason)
-		}
-	}
+	await.Same(t, p.Rule+": "+p.Reason, verdict, p.Verdict)
+	await.Says(t, p.Rule, p.Reason, words...)
 }
 
 // planned is a host with rules, whose eth1 a client asks.
@@ -306,9 +300,7 @@ ip rule add pref 61 from `+s.B.Eth1.Address(topology.IPv4).String()+` iif eth1 l
 	} {
 		rule := made.Of("rule", words)
 		wantRule(t, rule, want[0], want[2])
-		if product.OrEmpty(rule.Owner) != want[1] {
-			t.Errorf("%s: of %q", rule.Rule, product.OrEmpty(rule.Owner))
-		}
+		await.Same(t, "owner of "+rule.Rule, want[1], product.OrEmpty(rule.Owner))
 	}
 
 	// Blocked: a firewall that checks the way back.

@@ -4,7 +4,6 @@ package scenario
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"runtime"
 	"testing"
@@ -92,9 +91,7 @@ func TestLost(t *testing.T) {
 	startBesideQuestions(t, s, p)
 	each(t, s, "before", func(t *testing.T, c *traffic.Conversation) { wantAnswers(t, s.B, c, true) })
 	lost := func() float64 { return p.Metrics().Sum("replypath_lost_packets_total") }
-	if n := lost(); n != 0 {
-		t.Errorf("%v packets are lost before anybody takes them", n)
-	}
+	await.Same(t, "packets that are lost before anybody takes them", 0, lost())
 	thief := host.TakeUDP(t, s.B.Eth1)
 	corrected := p.Metrics().Sum("replypath_corrected_packets_total", "protocol=udp")
 	questions := runtime.NumCPU() + 1 // a processor counts what it lost with the next packet that it moves
@@ -109,9 +106,7 @@ func TestLost(t *testing.T) {
 	if n := m.Sum("replypath_lost_packets_total", labels...); n < 1 || n >= float64(questions) || n != lost() {
 		t.Errorf("%v packets of %v are lost", n, lost())
 	}
-	if n := m.Sum("replypath_corrected_packets_total", "protocol=udp"); n != corrected {
-		t.Errorf("%v packets were corrected meanwhile", n-corrected)
-	}
+	await.Same(t, "packets that were corrected", corrected, m.Sum("replypath_corrected_packets_total", "protocol=udp"))
 	await.Must(t, thief.Close())
 	each(t, s, "after", func(t *testing.T, c *traffic.Conversation) { wantAnswers(t, s.B, c, true) })
 }
@@ -142,15 +137,8 @@ func startBesideQuestions(t *testing.T, s *topology.S1, p *product.Product) {
 			p.Expect(0, "detach", "--stop")
 		}
 		p.Start()
-		await.Eventually(t, "replies are corrected", func() error {
-			if p.Metrics().Sum("replypath_corrected_packets_total") < 1000 {
-				return errors.New("few of them")
-			}
-			return nil
-		})
-		if n := p.Metrics().Sum("replypath_lost_packets_total"); n != 0 {
-			t.Errorf("%v packets are taken for lost", n)
-		}
+		await.Becomes(t, "replies are corrected", true, func() bool { return p.Metrics().Sum("replypath_corrected_packets_total") >= 1000 })
+		await.Same(t, "packets that are taken for lost", 0, p.Metrics().Sum("replypath_lost_packets_total"))
 	}
 	stop()
 	await.Must(t, asking.Wait())

@@ -80,9 +80,7 @@ func TestS6(t *testing.T) {
 	p.Start()
 	s.answered(t, " with a strict filter")
 	p.Expect(0, "detach", "--stop")
-	if got := await.Must1[string](t)(s.Server.Sysctl(filter)); got != "1" {
-		t.Errorf("after detach rp_filter is %s", got)
-	}
+	await.Same(t, "rp_filter after detach", "1", await.Must1[string](t)(s.Server.Sysctl(filter)))
 	host.ReadRecipe(t, "s6-two-uplinks").Run(s.Server.Host, "With ip rule")
 	s.answered(t, " by rules")
 }

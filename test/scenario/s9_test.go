@@ -144,12 +144,7 @@ func (s s9) reboot(t *testing.T, p *product.Product, d *product.Daemon) {
 	}
 	await.Must(t, s.AddDefaults(s.Instance))
 	await.Must(t, s.WaitReady(t.Context()))
-	await.Eventually(t, "eth1 is served", func() error {
-		if n := p.Metrics().Sum("replypath_interface_attached", "interface=eth1"); n != 2 {
-			return fmt.Errorf("%v programs are attached there", n)
-		}
-		return nil
-	})
+	await.Becomes(t, "programs at eth1", 2, func() float64 { return p.Metrics().Sum("replypath_interface_attached", "interface=eth1") })
 	for _, f := range s.Families() {
 		// Until then the kernel asks for the gateway's MAC, and for a second after each failure.
 		await.Eventually(t, "eth0 answers", func() error {

@@ -58,18 +58,14 @@ func wantTrue(t *testing.T, e *product.Explanation, server *topology.Server, c *
 		want = e.Replypath.NextHopMAC
 	}
 	for _, frame := range left {
-		if frame.DestinationMAC.String() != product.OrEmpty(want) {
-			t.Errorf("explain says MAC %s: %s", product.OrEmpty(want), frame)
-		}
+		await.Same(t, "MAC that explain says", frame.DestinationMAC.String(), product.OrEmpty(want))
 	}
 }
 
 // wantDetail wants words in the sentence for people.
 func wantDetail(t *testing.T, e *product.Explanation, words string) {
 	t.Helper()
-	if !strings.Contains(e.Detail, words) {
-		t.Errorf("it does not say %q: %s", words, e)
-	}
+	await.Says(t, e.String(), e.Detail, words)
 }
 
 // TestExplain compares what explain says with the frames that leave, for each kind of question, verdict and reason.
@@ -173,9 +169,7 @@ func testExplainIfItCameIn(t *testing.T, n *topology.TwoNIC, p *product.Product,
 	for _, name := range []string{"eth0", "eth1"} {
 		e := explained(t, p, c, "--interface", name)
 		wantVerdict(t, e, "corrected", "")
-		if product.OrEmpty(e.LeavesBy) != "eth1" {
-			t.Errorf("of a flow that came in by eth1, asked about %s: %s", name, e)
-		}
+		await.Same(t, "where it leaves, asked about "+name, "eth1", product.OrEmpty(e.LeavesBy))
 		if name == "eth0" {
 			wantDetail(t, e, "; the flow arrived by eth1, not by eth0")
 		}
@@ -296,9 +290,7 @@ func testExplainDropped(t *testing.T, n *topology.TwoNIC, p *product.Product, f 
 	wantVerdict(t, e, "corrected", "")
 	wantDetail(t, e, "would leave by eth1")
 	wantDetail(t, e, "; none was seen leaving so yet")
-	if e.Seen != nil {
-		t.Errorf("seen leaving at %s: nothing was answered", e.Seen)
-	}
+	await.Same(t, "when it was seen leaving, as nothing was answered", nil, e.Seen)
 	traffic.Ask(t, c)
 	wires.WantEth1("once the filter is gone", c.Answers())
 	if e = explained(t, p, c); e.Seen == nil || time.Since(*e.Seen) > await.AnswerTime {
@@ -380,9 +372,7 @@ func testExplainSeveral(t *testing.T, n *topology.TwoNIC, p *product.Product) {
 	defer wantUnmoved(t, p)()
 	between := []string{"--peer", last.Peer.Addr().String(), "--self", last.Self.Addr().String()}
 	e := p.Explain(between...)
-	if len(e.Others) != 2 {
-		t.Errorf("%d flows besides the first: %s", len(e.Others), e)
-	}
+	await.Same(t, "flows besides the first", 2, len(e.Others))
 	for _, explanation := range append(e.Others, *e) {
 		wantVerdict(t, &explanation, "corrected", "")
 	}

@@ -132,9 +132,7 @@ func testTraceExact(t *testing.T, n *topology.TwoNIC, p *product.Product, f topo
 	shown := 0
 	for _, packet := range ofConversation(packets, c, "out") {
 		shown += packet.Packets
-		if packet.Verdict != "corrected" {
-			t.Errorf("an answer: %s", &packet)
-		}
+		await.Same(t, packet.String(), "corrected", packet.Verdict)
 	}
 	if shown != len(eth1) || len(eth0) != 0 {
 		t.Errorf("%d answers are shown, %d left by eth1, %d by eth0", shown, len(eth1), len(eth0))
@@ -144,9 +142,7 @@ func testTraceExact(t *testing.T, n *topology.TwoNIC, p *product.Product, f topo
 		t.Errorf("how the connection begins: %v", in)
 	}
 	for _, packet := range in[2:] {
-		if packet.Verdict != "known" {
-			t.Errorf("on the way: %s", &packet)
-		}
+		await.Same(t, packet.String(), "known", packet.Verdict)
 	}
 }
 
@@ -211,9 +207,7 @@ func testTraceOne(t *testing.T, n *topology.TwoNIC, p *product.Product) {
 	}
 	trace = p.Trace(ask)
 	for _, packet := range trace.Interrupt() {
-		if packet.Lost != 0 {
-			t.Errorf("lost before anything was: %s", &packet)
-		}
+		await.Same(t, "lost before anything was", 0, packet.Lost)
 	}
 	p.Expect(1, "trace", "--pin-dir", "/sys/fs/bpf/none")
 }

@@ -92,9 +92,7 @@ func TestFragments(t *testing.T) {
 			t.Errorf("%s: %s", c, wire.Describe(frames))
 		}
 		wantCounted(t, p, before, frames, true)
-		if counted := correctedOf(p, c) - ofProtocol; int(counted) != len(frames) {
-			t.Errorf("%s: %v fragments of %d were counted for its protocol", c, counted, len(frames))
-		}
+		await.Same(t, c.String()+": fragments that were counted for its protocol", float64(len(frames)), correctedOf(p, c)-ofProtocol)
 	})
 	wantNoMoves(t, p)
 }
@@ -179,9 +177,7 @@ func TestPathMTU(t *testing.T) {
 		}
 	}
 	metrics := p.Metrics()
-	if n := metrics.Sum("replypath_uncorrected_packets_total"); n != 0 {
-		t.Errorf("%v packets were not corrected", n)
-	}
+	await.Same(t, "packets that were not corrected", 0, metrics.Sum("replypath_uncorrected_packets_total"))
 	wantNoMoves(t, p)
 }
 

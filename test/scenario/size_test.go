@@ -157,8 +157,7 @@ func TestSizeOfConnections(t *testing.T) {
 
 func testSizeOfConnections(t *testing.T, options topology.TwoNICOptions) {
 	n := traffic.NewTwoNIC(t, options)
-	p := product.On(t, n.Server.Host)
-	daemon := p.Start()
+	p, daemon := product.StartOn(t, n.Server.Host)
 	live := dialTransfers(t, n, n.Server.Eth1)
 	daemon.Stop(unix.SIGTERM)
 	await.Must(t, n.Server.Eth1.SetMTU(narrowMTU))
@@ -174,9 +173,7 @@ func testSizeOfConnections(t *testing.T, options topology.TwoNICOptions) {
 			}
 		})
 	}
-	if n := tooLarge(p); n != 0 {
-		t.Errorf("%v packets were too large, although the handshake said what fits", n)
-	}
+	await.Same(t, "packets that were too large, although the handshake said what fits", 0, tooLarge(p))
 	for f, conn := range live {
 		t.Run("live/"+f.String(), func(t *testing.T) {
 			already, correctedBefore := tooLarge(p), corrected(p, f)
@@ -293,9 +290,7 @@ func TestSizeOfSenderThatHeedsNone(t *testing.T) {
 					t.Errorf("of %d answers too large %d left by eth0, of as many that fit %d by eth1",
 						clients, len(eth0), len(eth1))
 				}
-				if counted := tooLarge(p) - before; counted != clients {
-					t.Errorf("%v packets were counted as too large", counted)
-				}
+				await.Same(t, "packets that were counted as too large", clients, tooLarge(p)-before)
 				t.Logf("%d clients, %d answers lost", clients, clients-len(eth0))
 			})
 		}

@@ -67,9 +67,7 @@ func TestSourceOfBegun(t *testing.T) {
 				}
 				left := wires.WantEth0("what the server begins, from the routed address", q.datagrams())
 				got := repairs(p, f)
-				if got != 0 {
-					t.Errorf("%v repairs", got)
-				}
+				await.Same(t, "repairs", 0, got)
 				t.Logf("%d questions, all by eth0 from its own address, %v repairs", len(left), got)
 			})
 		}
@@ -144,9 +142,7 @@ func TestCgroup2(t *testing.T) {
 	d := launchAfter(t, p, `awk '/ - cgroup2 / { print $5 }' /proc/self/mountinfo | xargs -r umount -l`)
 	d.WaitLog(1, "WARN", "no cgroup2 file system is mounted")
 	wantSource(t, p, false, "no cgroup2")
-	if got := p.Metrics().Sum("replypath_kernel_feature", "feature=repair_udp_source"); got != 0 {
-		t.Errorf("the metric says %v", got)
-	}
+	await.Same(t, "what the metric says", 0, p.Metrics().Sum("replypath_kernel_feature", "feature=repair_udp_source"))
 	newAsker(t, s.A.Eth1, l.asked).wantFrom(eth1, eth0)
 	traffic.Ask(t, traffic.NewConversation(t, traffic.UDP, s.A.Eth1, eth1))
 	p.Expect(0, "detach", "--stop")
@@ -201,9 +197,7 @@ func TestSourceTaken(t *testing.T) {
 					t.Errorf("back after %s", took)
 				}
 				wantRepaired(t, s)
-				if more := repairs() - before; more != float64(taken) {
-					t.Errorf("%v repairs are counted of %d", more, taken)
-				}
+				await.Same(t, "repairs that are counted", float64(taken), repairs()-before)
 			}
 			d.Stop(unix.SIGTERM)
 		})

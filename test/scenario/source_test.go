@@ -3,7 +3,6 @@
 package scenario
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -95,9 +94,7 @@ func (a *asker) ask(server netip.Addr) netip.AddrPort {
 	question := []byte("who are you, " + server.String())
 	await.Must1[int](a.t)(a.conn.WriteTo(question, net.UDPAddrFromAddrPort(netip.AddrPortFrom(server, daemonPort))))
 	answer, from := receive(a.t, a.conn)
-	if !bytes.Equal(answer, question) {
-		a.t.Errorf("answer %q", answer)
-	}
+	await.Same(a.t, "answer", string(question), string(answer))
 	address := from.(*net.UDPAddr).AddrPort()
 	return netip.AddrPortFrom(address.Addr().Unmap(), address.Port())
 }
@@ -105,9 +102,7 @@ func (a *asker) ask(server netip.Addr) netip.AddrPort {
 // wantFrom asks and wants that address to answer.
 func (a *asker) wantFrom(asked, answers netip.Addr) {
 	a.t.Helper()
-	if got, want := a.ask(asked), netip.AddrPortFrom(answers, daemonPort); got != want {
-		a.t.Errorf("%s was asked, %s answers, not %s", asked, got, want)
-	}
+	await.Same(a.t, "who answers for "+asked.String(), netip.AddrPortFrom(answers, daemonPort), a.ask(asked))
 }
 
 // answersTo matches what the daemon sends to a socket.
@@ -168,9 +163,7 @@ func TestWildcardUDP(t *testing.T) {
 		if err := exchange(client, await.AnswerTime); err != nil {
 			t.Errorf("the client from before: %v", err)
 		}
-		if got := repairs(p, l.asked); got != 5 {
-			t.Errorf("%v repairs", got)
-		}
+		await.Same(t, "repairs", 5, repairs(p, l.asked))
 		p.Expect(0, "detach", "--stop")
 		newAsker(t, s.A.Eth1, l.asked).wantFrom(eth1, eth0)
 	})
@@ -290,13 +283,9 @@ func (r repairing) packetInfo(t *testing.T, l listening) {
 		}
 		_, _, err := conn.(*net.UDPConn).WriteMsgUDP(question, control, from.(*net.UDPAddr))
 		await.Must(t, err)
-		if got := a.heard(); got != source {
-			t.Errorf("the daemon chose %s, the answer came from %s", source, got)
-		}
+		await.Same(t, "the source that the daemon chose", source, a.heard())
 	}
-	if n := repairs(r.p, l.asked) - before; n != 0 {
-		t.Errorf("%v repairs of a daemon that needs none", n)
-	}
+	await.Same(t, "repairs of a daemon that needs none", 0, repairs(r.p, l.asked)-before)
 }
 
 // otherNamespace has a daemon in another network namespace, below the same
@@ -308,9 +297,7 @@ func (r repairing) otherNamespace(t *testing.T, l listening) {
 	a := newAsker(t, r.A.Eth1, l.asked)
 	a.wantFrom(eth1, eth1)
 	await.Must1[int](t)(stranger.WriteTo([]byte("hello"), net.UDPAddrFromAddrPort(a.at)))
-	if got, want := a.heard(), r.A.Eth1.Gateway(l.asked); got != want {
-		t.Errorf("the router sent from %s, not %s", got, want)
-	}
+	await.Same(t, "what the router sent from", r.A.Eth1.Gateway(l.asked), a.heard())
 }
 
 // boundSocket has a daemon answer by a socket that is bound to an address, whichever the peer asked.
@@ -322,9 +309,7 @@ func (r repairing) boundSocket(t *testing.T, f topology.Family) {
 	a.send(eth1)
 	question, from := receive(t, asked)
 	await.Must1[int](t)(other.WriteTo(question, from))
-	if got := a.heard(); got != eth0 {
-		t.Errorf("a socket at %s sent from %s", eth0, got)
-	}
+	await.Same(t, "what a bound socket sent from", eth0, a.heard())
 }
 
 // observe gives no source as long as nothing is to be changed, and does so once the daemon has heard that this ends.
@@ -334,17 +319,10 @@ func (r repairing) observe(t *testing.T, l listening) {
 	eth0, eth1 := r.B.Eth0.Address(l.asked), r.B.Eth1.Address(l.asked)
 	a := newAsker(t, r.A.Eth1, l.asked)
 	a.wantFrom(eth1, eth0)
-	if n := repairs(r.p, l.asked) - before; n != 0 {
-		t.Errorf("%v repairs", n)
-	}
+	await.Same(t, "repairs", 0, repairs(r.p, l.asked)-before)
 	r.p.Expect(0, "mode", "enforce")
 	// Who asks is noted with the first question of a second.
-	await.Eventually(t, "the source is repaired", func() error {
-		if from := a.ask(eth1).Addr(); from != eth1 {
-			return fmt.Errorf("%s answers", from)
-		}
-		return nil
-	})
+	await.Becomes(t, "who answers", eth1, func() netip.Addr { return a.ask(eth1).Addr() })
 	r.p.Expect(0, "mode", "observe")
 	a.wantFrom(eth1, eth0)
 	maps := await.Must1[*bpf.Maps](t)(datapath.OpenMaps(r.p.PinDir))
@@ -383,15 +361,11 @@ func TestConnectedWildcard(t *testing.T) {
 		}
 		wildcard := l.listen(t, s.B.Host)
 		page.Run(s.B.Host, "What goes wrong")
-		if got := answer(wildcard); got != eth0 {
-			t.Errorf("a connected wildcard socket answers from %s: the page says that it cannot be mended", got)
-		}
+		await.Same(t, "what a connected wildcard socket answers from: the page says that it cannot be mended", eth0, answer(wildcard))
 		await.Must(t, wildcard.Close())
 		if l.address = eth1.String(); eth1.Is4() {
 			l.network = "udp4"
 		}
-		if got := answer(l.listen(t, s.B.Host)); got != eth1 {
-			t.Errorf("a bound socket answers from %s", got)
-		}
+		await.Same(t, "what a bound socket answers from", eth1, answer(l.listen(t, s.B.Host)))
 	})
 }

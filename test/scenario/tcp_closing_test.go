@@ -184,9 +184,7 @@ func TestReboot(t *testing.T) {
 // wantNoFlows wants the flow table to show nothing: what has no socket is no flow.
 func wantNoFlows(t *testing.T, p *product.Product) {
 	t.Helper()
-	if flows := p.Flows(); len(flows) != 0 {
-		t.Errorf("flows: %v", flows)
-	}
+	await.Same(t, "flows", []product.Flow{}, p.Flows())
 }
 
 // strayAt sends a segment that belongs to nothing to the server, by the wrong NIC.

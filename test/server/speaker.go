@@ -85,7 +85,5 @@ func (s *Speaker) pass(from, to net.Conn) {
 	await.Must(s, to.SetReadDeadline(time.Now().Add(await.AnswerTime)))
 	heard := make([]byte, len(message))
 	await.Must1[int](s)(io.ReadFull(to, heard))
-	if string(heard) != message {
-		s.Errorf("%s heard %q", to.LocalAddr(), heard)
-	}
+	await.Same(s, "what "+to.LocalAddr().String()+" heard", message, string(heard))
 }

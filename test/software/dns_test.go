@@ -115,8 +115,7 @@ func testDNS(t *testing.T, repaired bool, program string, args ...string) {
 		}
 		wires.WantEth0(program+" without replypath", dnsAnswers(source.Address(f)))
 	}
-	p := product.On(t, s.B.Host)
-	p.Start()
+	p, _ := product.StartOn(t, s.B.Host)
 	for _, f := range s.Families() {
 		wires := wire.Tap(t, s.B)
 		await.Must(t, lookUp(await.Within(t, await.AnswerTime), s, s.B.Eth1.Address(f)))

@@ -168,8 +168,7 @@ func TestNginx(t *testing.T) {
 	for _, f := range s.Families() {
 		wantNoPage(t, s, f)
 	}
-	p := product.On(t, s.B.Host)
-	p.Start()
+	p, _ := product.StartOn(t, s.B.Host)
 	for _, f := range s.Families() {
 		t.Run(f.String()+"/large", func(t *testing.T) { testLargeFile(t, s, p.In(t), files, f) })
 		t.Run(f.String()+"/small", func(t *testing.T) { testSmallFiles(t, s, files, f) })
@@ -234,9 +233,7 @@ func checkSegments(t *testing.T, before, after product.Metrics, f topology.Famil
 	for name, want := range map[string]int{
 		"replypath_corrected_packets_total": packets, "replypath_corrected_bytes_total": bytes,
 	} {
-		if got := after.Sum(name, labels...) - before.Sum(name, labels...); got != float64(want) {
-			t.Errorf("%s: %.0f, captured were %d in %d frames", name, got, want, len(frames))
-		}
+		await.Same(t, name, float64(want), after.Sum(name, labels...)-before.Sum(name, labels...))
 	}
 }
 

@@ -139,8 +139,7 @@ func testPostgreSQL(t *testing.T, f topology.Family) {
 	primary.ask("CREATE TABLE entry (number bigint PRIMARY KEY, text text)")
 
 	earlier := wantNoBackup(t, s, standby, address)
-	p := product.On(t, s.B.Host)
-	d := p.Start()
+	p, d := product.StartOn(t, s.B.Host)
 	wires := watchBoth(t, s)
 	standby.mustRun("pg_basebackup", backupArguments(standby, address)...)
 	standby.start("")
@@ -198,10 +197,6 @@ func replicate(t *testing.T, primary, standby *cluster, rows int) {
 		INSERT INTO entry SELECT n, md5(n::text) || repeat('x', 400)
 		FROM generate_series((SELECT count(*) FROM entry) + 1, (SELECT count(*) FROM entry) + %d) AS n`, rows))
 	const all = "SELECT count(*), md5(string_agg(text, ',' ORDER BY number)) FROM entry"
-	if want, got := primary.ask(all), standby.ask(all); got != want {
-		t.Errorf("the standby has %q, the primary %q", got, want)
-	}
-	if inRecovery := standby.ask("SELECT pg_is_in_recovery()"); inRecovery != "t" {
-		t.Errorf("the standby is none: %q", inRecovery)
-	}
+	await.Same(t, "what the standby has", primary.ask(all), standby.ask(all))
+	await.Same(t, "it is a standby", "t", standby.ask("SELECT pg_is_in_recovery()"))
 }

@@ -96,8 +96,7 @@ func TestPromtool(t *testing.T) {
 	if err != nil {
 		t.Errorf("promtool check rules: %v\n%s", err, output)
 	}
-	p := product.On(t, s.B.Host)
-	p.Start()
+	p, _ := product.StartOn(t, s.B.Host)
 	for _, kind := range traffic.Kinds {
 		c := traffic.NewConversation(t, kind, s.A.Eth1, s.B.Eth1.Address(topology.IPv4))
 		traffic.Ask(t, c)

@@ -227,9 +227,6 @@ func wantShell(t *testing.T, command string) {
 	}
 }
 
-// SamePrefix compares prefixes for cmp.
-func SamePrefix(a, b netip.Prefix) bool { return a == b }
-
 // NewNetwork returns a host with interfaces in a namespace of its own.
 func NewNetwork(t *testing.T) (*topology.Network, *topology.Host) {
 	t.Helper()

@@ -198,9 +198,7 @@ func (r *daemonRun) end() {
 	if code := await.Receive(r.t, r.code); code != cli.ExitDone {
 		r.t.Errorf("exit code %d; log:\n%s", code, r.stderr.String())
 	}
-	if r.path.closed != 1 {
-		r.t.Errorf("closed %d times", r.path.closed)
-	}
+	await.Same(r.t, "times closed", 1, r.path.closed)
 	if effect := &r.path.effect; len(effect.Corrected) == 2 && !effect.Detaching {
 		r.wantLog("replies are still corrected on eth0, eth1; `replypath detach" + r.pinDir + "` ends that")
 	}
@@ -320,9 +318,7 @@ func TestHangUpAtEnd(t *testing.T) {
 func TestRunFails(t *testing.T) {
 	r := startDaemon(t, "--config", writeConfig(t, ""), "--listen", "")
 	r.path.failure <- errors.New("netlink is gone")
-	if code := await.Receive(t, r.code); code != cli.ExitFailed {
-		t.Errorf("exit code %d", code)
-	}
+	await.Same(t, "exit code", cli.ExitFailed, await.Receive(t, r.code))
 	r.wantLog("replypath: netlink is gone: replies are still corrected on eth0, eth1: start replypath run again\n")
 }
 
@@ -347,9 +343,7 @@ func TestWatchdog(t *testing.T) {
 		begun := time.Now()
 		d := &daemon{host: fakeHost()}
 		d.host.Notify = func(state string) error {
-			if state != "WATCHDOG=1" {
-				t.Errorf("told %q", state)
-			}
+			await.Same(t, "told", "WATCHDOG=1", state)
 			told = append(told, time.Since(begun))
 			return nil
 		}
@@ -406,9 +400,7 @@ func TestManyHangups(t *testing.T) {
 		await.Must(t, unix.Kill(unix.Getpid(), sent))
 		await.Receive(t, witness)
 	}
-	if got := await.Receive(t, end); got != unix.SIGTERM {
-		t.Errorf("got %v", got)
-	}
+	await.Same(t, "signal", os.Signal(unix.SIGTERM), await.Receive(t, end))
 	if got := await.Receive(t, reload); got != unix.SIGHUP || len(reload) != 0 {
 		t.Errorf("got %v, and %d wait", got, len(reload))
 	}

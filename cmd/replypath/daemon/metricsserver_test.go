@@ -57,9 +57,7 @@ func TestReloadBadWebConfig(t *testing.T) {
 	if len(r.path.reported) != 1 || r.path.reported[0].Error() != want || !errors.Is(r.path.reported[0], config.ErrInvalid) {
 		t.Errorf("reported %v, not %s", r.path.reported, want)
 	}
-	if len(r.path.reloaded) != 0 {
-		t.Errorf("reloaded %+v", r.path.reloaded)
-	}
+	await.Same(t, "reloaded", nil, r.path.reloaded)
 	wantHealthy(t, address)
 	if log := r.stderr.String(); strings.Contains(log, "configuration reloaded") || strings.Count(log, "serving metrics") != 1 {
 		t.Errorf("log:\n%s", log)
@@ -89,9 +87,7 @@ func wantHealthy(t *testing.T, address string) {
 	response, err := client.Get("http://" + address + "/healthz")
 	await.Must(t, err)
 	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		t.Errorf("the health check says %s", response.Status)
-	}
+	await.Same(t, "status of the health check", http.StatusOK, response.StatusCode)
 }
 
 // A reload moves the server to another address.

@@ -81,18 +81,12 @@ func startTrialOn(t *testing.T, effect status.Effect, args ...string) *trialRun 
 // end waits for the end and compares what became of the trial.
 func (r *trialRun) end(code, kept, taken int, says string) {
 	r.t.Helper()
-	if got := await.Receive(r.t, r.code); got != code {
-		r.t.Errorf("exit code %d, not %d", got, code)
-	}
+	await.Same(r.t, "exit code", code, await.Receive(r.t, r.code))
 	if r.path.kept != kept || r.taken != taken || r.path.closed != 1 {
 		r.t.Errorf("kept %d, taken back %d, closed %d times", r.path.kept, r.taken, r.path.closed)
 	}
-	if r.path.counts != 1 {
-		r.t.Errorf("counted down %d times", r.path.counts)
-	}
-	if text := r.stdout.String() + r.stderr.String(); !strings.Contains(text, says) {
-		r.t.Errorf("it does not say %q:\n%s", says, text)
-	}
+	await.Same(r.t, "times counted down", 1, r.path.counts)
+	await.Says(r.t, "the trial", r.stdout.String()+r.stderr.String(), says)
 }
 
 func TestTryTakenBack(t *testing.T) {
@@ -130,9 +124,7 @@ func TestTryModes(t *testing.T) {
 	r = startTrial(t, "--config", path, "--observe")
 	r.signals <- unix.SIGUSR1
 	r.end(cli.ExitDone, 1, 0, "kept")
-	if c := r.path.options.Config; c.Mode != config.ModeObserve {
-		t.Errorf("configuration %+v", c)
-	}
+	await.Same(t, "mode", config.ModeObserve, r.path.options.Config.Mode)
 }
 
 // TestTryFits: on a narrow terminal there are more lines, and the commands stay whole.

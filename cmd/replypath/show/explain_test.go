@@ -9,6 +9,7 @@ import (
 
 	"replypath/cmd/replypath/output"
 	"replypath/loader/explain"
+	"replypath/test/await"
 )
 
 // strongHost is what the source decides, by interfaces with long names, to a peer with a long address.
@@ -48,13 +49,9 @@ func TestExplainFits(t *testing.T) {
 		}
 		words := strings.Join(strings.Fields(text), " ")
 		a := strongHost()
-		for _, want := range []string{
-			"packet tcp [2001:db8:4::100]:5432 > [2001:db8:1234:5678:9abc:def0:1234:5678]:50000", "kernel enp130s0f0np100, gateway " + *a.Kernel.Gateway,
-			"replypath enp130s0f1np100, gateway " + *a.Replypath.Gateway, "verdict strong-host", a.Detail, "fallback (bound_device)",
-		} {
-			if !strings.Contains(words, want) {
-				t.Errorf("%d characters wide: no %q in\n%s", width, want, text)
-			}
-		}
+		await.Says(t, "explain", words,
+			"packet tcp [2001:db8:4::100]:5432 > [2001:db8:1234:5678:9abc:def0:1234:5678]:50000", "kernel enp130s0f0np100, gateway "+*a.Kernel.Gateway,
+			"replypath enp130s0f1np100, gateway "+*a.Replypath.Gateway, "verdict strong-host", a.Detail, "fallback (bound_device)",
+		)
 	}
 }

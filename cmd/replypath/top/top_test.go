@@ -140,9 +140,7 @@ func TestSI(t *testing.T) {
 		0: "0.0 B/s", 0.04: "0.0 B/s", 999.94: "999.9 B/s", 999.96: "1.0 kB/s", 1400: "1.4 kB/s", 999960: "1.0 MB/s",
 		12e9: "12.0 GB/s", 1e18: "1000000.0 TB/s",
 	} {
-		if got := si(number, unitBytes); got != want {
-			t.Errorf("%v is shown as %s, not %s", number, got, want)
-		}
+		await.Same(t, fmt.Sprintf("%v is shown as", number), want, si(number, unitBytes))
 	}
 }
 

@@ -3,7 +3,6 @@
 package load
 
 import (
-	"errors"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -28,23 +27,14 @@ func TestGate(t *testing.T) {
 		})
 	}
 	g.awaitRest()
-	if n := turns.Load(); n != 0 {
-		t.Errorf("%d turns behind a gate that is closed", n)
-	}
+	await.Same(t, "turns behind a gate that is closed", 0, turns.Load())
 	for range 10 {
 		before := turns.Load()
 		g.open()
-		await.Eventually(t, "loops work", func() error {
-			if turns.Load() == before {
-				return errors.New("they do not")
-			}
-			return nil
-		})
+		await.Becomes(t, "loops work", true, func() bool { return turns.Load() > before })
 		g.close()
 		g.awaitRest()
-		if g.resting != loops {
-			t.Errorf("%d of %d loops rest", g.resting, loops)
-		}
+		await.Same(t, "loops that rest", loops, g.resting)
 	}
 	stopped.Store(true)
 	g.open()

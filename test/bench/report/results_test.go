@@ -5,6 +5,7 @@ package report
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"math"
 	"strings"
 	"testing"
@@ -73,17 +74,13 @@ func TestJudge(t *testing.T) {
 		"udp-echo-64: replypath / iprule-2":           "met",    // 1.021, noise 0.02
 		"gain by the second core: replypath / static": "missed", // 0.9 / 0.97
 	}
-	if len(r.Bounds) != len(bounds)+1 {
-		t.Errorf("%d bounds, want %d: %+v", len(r.Bounds), len(bounds)+1, r.Bounds)
-	}
+	await.Same(t, "bounds", len(bounds)+1, len(r.Bounds))
 	for _, b := range r.Bounds {
 		verdict, measured := want[b.Name]
 		if !measured {
 			verdict = "not measured"
 		}
-		if b.Verdict != verdict {
-			t.Errorf("%s: %s at %v, want %q", b.Name, b.Verdict, b.Ratio, verdict)
-		}
+		await.Same(t, b.Name, verdict, b.Verdict)
 	}
 	for _, c := range []struct {
 		comparison
@@ -95,9 +92,7 @@ func TestJudge(t *testing.T) {
 		{comparison{1.1, 0.02, leastRounds - 1}, "few rounds"},
 		{comparison{}, "not measured"},
 	} {
-		if got := c.judge("", 0.98); got.Verdict != c.want {
-			t.Errorf("%+v of 0.98: %s, want %s", c.comparison, got.Verdict, c.want)
-		}
+		await.Same(t, fmt.Sprintf("%+v of 0.98", c.comparison), c.want, c.judge("", 0.98).Verdict)
 	}
 }
 
@@ -125,7 +120,7 @@ func TestPage(t *testing.T) {
 		NewFigure("tcp-rr, replypath: time in the programs", "ns", 380),
 		NewFigure("tcp-rr, replypath: the programs' part of all the time", "%", 2.11))
 	await.Must(t, r.Page(&text, []About{{"static", "the limit"}}, "data"))
-	for _, want := range []string{
+	await.Says(t, "page", text.String(),
 		"measured it on one machine on 2026-11-20", "does about them: mds: Vulnerable\n",
 		"- `static`: the limit\n\nNot measured:\n\n- `vrf`: no kernel for it\n",
 		"### One at a time\n\n- `udp-echo-64`: echoes\n\n| | udp-echo-64 |\n|---|---|\n",
@@ -135,11 +130,7 @@ func TestPage(t *testing.T) {
 		"(data/results.json.gz)", "| resident memory | 31.0 | 30.0 | 35.0 | 40.0 | MiB | met |",
 		"| tcp-rr | replypath | 3 | 380 | 2.11 |\n", "- tcp-rr, connmark: broken",
 		"- Linux 6.18, a CPU, 2 CPUs",
-	} {
-		if !strings.Contains(text.String(), want) {
-			t.Errorf("no %q in\n%s", want, text.String())
-		}
-	}
+	)
 	if strings.Contains(text.String(), "misses its aim") || strings.Contains(text.String(), "time in the programs") {
 		t.Errorf("no aim is missed, and a part is no other figure:\n%s", text.String())
 	}

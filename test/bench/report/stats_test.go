@@ -4,17 +4,16 @@ package report
 
 import (
 	"math"
-	"slices"
 	"testing"
+
+	"replypath/test/await"
 )
 
 // TestRatios divides by the value of the same round, and leaves out what has none.
 func TestRatios(t *testing.T) {
 	values := []Value{{Round: 0, Value: 10}, {Round: 1, Value: 30}, {Round: 3, Value: 5}, {Round: 4, Value: 7}}
 	base := []Value{{Round: 1, Value: 60}, {Round: 0, Value: 10}, {Round: 2, Value: 5}, {Round: 4, Value: 0}}
-	if got := Ratios(values, base); !slices.Equal(got, []float64{1, 0.5}) {
-		t.Errorf("ratios %v, want 1 and 0.5", got)
-	}
+	await.Same(t, "ratios", []float64{1, 0.5}, Ratios(values, base))
 }
 
 // TestRatiosOfTurns takes the median of each round's turns, however many these are.
@@ -26,32 +25,22 @@ func TestRatiosOfTurns(t *testing.T) {
 	base := []Value{
 		{Round: 0, Turn: 0, Value: 10}, {Round: 0, Turn: 1, Value: 10}, {Round: 0, Turn: 2, Value: 10}, {Round: 1, Turn: 0, Value: 60},
 	}
-	if got := Ratios(values, base); !slices.Equal(got, []float64{1, 0.5}) {
-		t.Errorf("ratios %v, want 1 and 0.5", got)
-	}
-	if got := perRound(values); !slices.Equal(got, []float64{9, 30}) {
-		t.Errorf("medians %v, want 9 and 30", got)
-	}
+	await.Same(t, "ratios", []float64{1, 0.5}, Ratios(values, base))
+	await.Same(t, "medians", []float64{9, 30}, perRound(values))
 }
 
 func TestNoise(t *testing.T) {
-	if got := Noise(nil, 3); got != 0 {
-		t.Errorf("of nothing: %v", got)
-	}
+	await.Same(t, "of nothing", 0, Noise(nil, 3))
 	if got := Noise([]float64{0.97}, 1); math.Abs(got-0.03) > 1e-9 {
 		t.Errorf("of one ratio: %v, want its distance", got)
 	}
-	if got := Noise([]float64{1, 1, 1}, 3); got != 0 {
-		t.Errorf("of equal values: %v", got)
-	}
+	await.Same(t, "of equal values", 0, Noise([]float64{1, 1, 1}, 3))
 	narrow := Noise([]float64{0.99, 1.01, 1, 0.995, 1.005}, 5)
 	wide := Noise([]float64{0.9, 1.1, 1, 0.95, 1.05}, 5)
 	if narrow <= 0 || narrow > 0.0101 || wide <= narrow || wide > 0.101 {
 		t.Errorf("a narrow spread has %v, a wide one %v", narrow, wide)
 	}
-	if again := Noise([]float64{0.9, 1.1, 1, 0.95, 1.05}, 5); again != wide {
-		t.Errorf("the same ratios have %v and %v", wide, again)
-	}
+	await.Same(t, "of the same ratios", wide, Noise([]float64{0.9, 1.1, 1, 0.95, 1.05}, 5))
 	// More rounds of the same kind are worth more.
 	if more := Noise([]float64{0.9, 1.1, 1, 0.95, 1.05}, 50); more >= wide {
 		t.Errorf("fifty rounds have %v, five %v", more, wide)

@@ -3,8 +3,15 @@
 package output
 
 import (
+	"bytes"
+	"fmt"
+	"os"
 	"strings"
 	"testing"
+
+	"github.com/creack/pty"
+
+	"replypath/test/await"
 )
 
 // TestFit: what matters least is left out first, and nothing where there is room, or where it never may be.
@@ -24,18 +31,12 @@ func TestFit(t *testing.T) {
 	} {
 		p := Page{Width: width}
 		Section(&p, fields, []string{"äöü"})
-		if p.String() != want {
-			t.Errorf("in %d columns:\n%s", width, p.String())
-		}
-		if fits := Fits(fields, []string{"äöü"}, width); fits != (want == all) {
-			t.Errorf("in %d columns: it fits: %t", width, fits)
-		}
+		await.Same(t, fmt.Sprintf("in %d columns", width), want, p.String())
+		await.Same(t, fmt.Sprintf("it fits in %d columns", width), want == all, Fits(fields, []string{"äöü"}, width))
 	}
 	p := Page{Width: 20}
 	Section(&p, fields, nil)
-	if p.String() != "" {
-		t.Errorf("of nothing:\n%s", p.String())
-	}
+	await.Same(t, "of nothing", "", p.String())
 }
 
 // TestLongCells: no column goes for a cell of unusual length, which loses its middle.
@@ -57,8 +58,40 @@ func TestLongCells(t *testing.T) {
 		var p Page
 		p.Width = width
 		AddTable(&p, fields, []row{{"10.1.0.100:50000", "10.4.0.100:5432", "eth1", "established"}, {peer, self, "eth0", "closing"}})
-		if rows := strings.Split(p.String(), "\n"); rows[2] != want {
-			t.Errorf("in %d columns:\n%s\nrather than\n%s", width, rows[2], want)
-		}
+		await.Same(t, fmt.Sprintf("in %d columns", width), want, strings.Split(p.String(), "\n")[2])
+	}
+}
+
+func TestWidth(t *testing.T) {
+	master, slave, err := pty.Open()
+	await.Must(t, err)
+	defer master.Close()
+	defer slave.Close()
+	await.Must(t, pty.Setsize(slave, &pty.Winsize{Cols: 132, Rows: 24}))
+	for columns, want := range map[string][2]int{
+		"": {132, Unlimited}, "wide": {132, Unlimited}, "0": {132, Unlimited}, "200": {200, 200},
+	} {
+		t.Setenv("COLUMNS", columns)
+		await.Same(t, "width of a terminal and a buffer with COLUMNS="+columns, want, [2]int{Width(slave), Width(new(bytes.Buffer))})
+	}
+	file := await.Must1[*os.File](t)(os.Create(t.TempDir() + "/out"))
+	defer file.Close()
+	t.Setenv("COLUMNS", "")
+	if got := Width(file); got != Unlimited || ProseWidth(got) != 80 {
+		t.Errorf("a file is %d wide, and for prose %d", got, ProseWidth(got))
+	}
+	await.Must(t, pty.Setsize(slave, &pty.Winsize{}))
+	await.Same(t, "width of a terminal that does not tell", 80, Width(slave))
+}
+
+func TestWrap(t *testing.T) {
+	for text, want := range map[string][]string{
+		"":                          {""},
+		"one line":                  {"one line"},
+		"two lines of words":        {"two lines", "of words"},
+		"an  unbreakable-word here": {"an", "unbreakable-word", "here"},
+		"ä ö ü ß é":                 {"ä ö ü ß é"},
+	} {
+		await.Same(t, "wrapped "+text, want, Wrap(text, 9))
 	}
 }
