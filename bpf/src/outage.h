@@ -45,16 +45,22 @@ static __noinline bool leads_out(const struct __sk_buff *skb, const struct packe
 }
 
 /*
- * What no flow covers is sent as by an interface without any route: the kernel takes the destination for a neighbour
- * and asks for its MAC (net/ipv4/route.c, ip_route_output_key_hash_rcu()). Somebody may answer for it.
+ * Redirects the packet to its peer, on the link of this device: the kernel writes both MACs, and asks for the peer's where
+ * it does not know it. What waits for that is lost on another link: it is sent by the next hop of its route
+ * (net/core/neighbour.c, neigh_update()). To have the helper look for a route instead would leak that of the packet (commit
+ * 23f3770e1a53 mends it), and by IPv6 heed routes by other interfaces.
  */
-static __noinline int send_to_neighbour(struct __sk_buff *skb)
+static __noinline int redirect_to_peer(struct __sk_buff *skb, const struct packet *packet, __u32 ifindex)
 {
-	struct bpf_redir_neigh to = { .nh_family = FAMILY_IPV4 };
+	bool v4 = skb->protocol == bpf_htons(ETH_P_IP);
+	struct bpf_redir_neigh to = { .nh_family = v4 ? FAMILY_IPV4 : FAMILY_IPV6 };
+	const __u32 *peer = (const __u32 *)packet->tuple.peer;
 
-	if (bpf_skb_load_bytes(skb, ETH_HLEN + offsetof(struct iphdr, daddr), &to.ipv4_nh, sizeof(to.ipv4_nh)))
-		return TC_ACT_SHOT;
-	return bpf_redirect_neigh(skb->ifindex, &to, sizeof(to), 0);
+	if (v4)
+		to.ipv4_nh = peer[3];
+	else
+		__builtin_memcpy(to.ipv6_nh, peer, sizeof(to.ipv6_nh));
+	return bpf_redirect_neigh(ifindex, &to, sizeof(to), 0);
 }
 
 /* A question of neighbour discovery as the kernel asks it (RFC 4861, 4.3), without extension headers. */
@@ -100,7 +106,11 @@ static __noinline bool ask_everybody(struct __sk_buff *skb)
 	return skb->protocol == bpf_htons(ETH_P_ARP) && !bpf_skb_store_bytes(skb, 0, broadcast, sizeof(broadcast), 0);
 }
 
-/* Whether a packet that is for nobody leaves all the same. Beside these only questions do: see ask_everybody(). */
+/*
+ * Whether a packet that is for nobody goes to its peer, as by an interface without any route: the kernel takes it for a
+ * neighbour (net/ipv4/route.c, ip_route_output_key_hash_rcu()). Somebody may answer for it. Beside these only questions
+ * leave: see ask_everybody().
+ */
 static inline bool goes_to_neighbour(const struct __sk_buff *skb, const struct packet *packet)
 {
 	return skb->protocol == bpf_htons(ETH_P_IP) && *(const __be16 *)(packet->mac + 4) == ANY_PEER;
@@ -110,7 +120,7 @@ static inline bool goes_to_neighbour(const struct __sk_buff *skb, const struct p
 static inline int end_at_nobody(struct __sk_buff *skb, const struct packet *packet)
 {
 	if (goes_to_neighbour(skb, packet))
-		return send_to_neighbour(skb);
+		return redirect_to_peer(skb, packet, skb->ifindex);
 	if (*(const __be16 *)(packet->mac + 4) == SILENT_GATEWAY && ask_everybody(skb))
 		return PASS;
 	if (have_tail_calls)

@@ -179,24 +179,6 @@ static inline int add_header(struct __sk_buff *skb, struct handover *handover)
 }
 
 /*
- * Redirects the packet to its peer, on the link of the target: the kernel writes both MACs, and asks for the peer's where
- * it does not know it. What waits for that is lost: it is sent by the next hop of its route (net/core/neighbour.c,
- * neigh_update()), which is another interface's. To have the helper look for a route instead would leak that of the
- * packet (commit 23f3770e1a53 mends it), and by IPv6 heed routes by other interfaces.
- */
-static __noinline int redirect_to_peer(const struct packet *packet, __u32 ifindex)
-{
-	struct bpf_redir_neigh to = { .nh_family = packet->family == 4 ? FAMILY_IPV4 : FAMILY_IPV6 };
-	const __u32 *peer = (const __u32 *)packet->tuple.peer;
-
-	if (packet->family == 4)
-		to.ipv4_nh = peer[3];
-	else
-		__builtin_memcpy(to.ipv6_nh, peer, sizeof(to.ipv6_nh));
-	return bpf_redirect_neigh(ifindex, &to, sizeof(to), 0);
-}
-
-/*
  * Gives the frame the header of the target and redirects it; `header` is the size of the one that it has. The kernel
  * takes one off where the target has none (net/core/filter.c, __bpf_redirect_no_mac). Returns PASS where that failed
  * and the packet is as it was.
@@ -207,7 +189,7 @@ static inline int send(struct __sk_buff *skb, const struct packet *packet, struc
 	if (!handover->headerless &&
 	    unlikely(header ? !on_link && write_macs(skb, handover) : add_header(skb, handover)))
 		return PASS;
-	return on_link ? redirect_to_peer(packet, handover->ifindex) : bpf_redirect(handover->ifindex, 0);
+	return on_link ? redirect_to_peer(skb, packet, handover->ifindex) : bpf_redirect(handover->ifindex, 0);
 }
 
 /*
