@@ -18,7 +18,10 @@ static inline void stamp_left(struct flow *flow, __u32 moved)
 		flow->left = left;
 }
 
-/* Counts what became of a reply, and its flow with the first reply of which that became. */
+/*
+ * Counts what became of a reply, and its flow with the first reply of which that became. One that could not go by the way
+ * of its flow tells nothing of that.
+ */
 static inline void count_reply(struct __sk_buff *skb, struct flow *flow, __u64 pair, __u32 packets,
 			       enum outcome outcome)
 {
@@ -29,16 +32,11 @@ static inline void count_reply(struct __sk_buff *skb, struct flow *flow, __u64 p
 		flow->state |= bit;
 	if (outcome == OUTCOME_CORRECTED)
 		__sync_fetch_and_add(&flow->corrected, packets);
+	else if (outcome != OUTCOME_ASYMMETRIC && flow->attempt)
+		flow->attempt |= ATTEMPT_ASTRAY;
 	if (outcome != OUTCOME_ASYMMETRIC)
 		stamp_left(flow, outcome == OUTCOME_CORRECTED ? LEFT_MOVED : 0);
 	count_pair(skb, with_outcome(pair, outcome), packets, first);
-}
-
-/* The reply could not go by the way of its flow: a handshake teaches nothing then. */
-static inline void note_astray(struct flow *flow, enum table table)
-{
-	if (table == TABLE_HALF_OPEN || flow->flags & FLOW_ON_TRIAL)
-		flow->attempt |= ATTEMPT_ASTRAY;
 }
 
 /*
@@ -243,8 +241,6 @@ static __noinline int readdress(struct __sk_buff *skb, struct packet *packet, st
 		outcome = is_enforced(interface) ? rewrite_macs(skb, interface, &mac, below) : OUTCOME_OBSERVE;
 	}
 	packet->outcome = outcome;
-	if (outcome != OUTCOME_CORRECTED)
-		note_astray(flow, table);
 	count_reply(skb, flow, pair, packets, outcome);
 	return PASS;
 }
@@ -339,12 +335,10 @@ static inline int redirect(struct __sk_buff *skb, struct packet *packet, struct 
 		if (unlikely(packet->fragment))
 			settle_fragments(packet, table, outcome);
 	}
-	if (likely(!record)) {
+	if (likely(!record))
 		count_reply(skb, flow, pair, packets, outcome);
-		note_astray(flow, table);
-	} else {
+	else
 		count_pair(skb, with_outcome(pair, outcome), packets, record_outcome(record, packet, outcome));
-	}
 	if (outcome == OUTCOME_MTU && target &&
 	    tell_sender(skb, packet, record ? &record->size_told : &flow->size_told, target->mtu, header))
 		return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
