@@ -147,13 +147,22 @@ static inline void write_reset(struct rejection *rejection, const struct packet 
 		checksum_of(tcp, TCP_HEADER, pseudo_header(rejection, v4, IPPROTO_TCP, TCP_HEADER));
 }
 
-static inline bool become_rejection_of(struct __sk_buff *skb, struct scratch *scratch, bool v4, bool only_tcp)
+/*
+ * Turns the packet into what refuses it; false where nothing does, and it stays what it is. What is refused has a plain
+ * IP header between ordinary addresses; there is no error about ICMP other than a question.
+ */
+__noinline int become_rejection(struct __sk_buff *skb, __u32 only_tcp)
 {
+	struct scratch *scratch = get_scratch();
 	struct rejection *rejection = &scratch->rejection;
-	const struct packet *packet = &scratch->packet;
+	struct packet *packet = &scratch->packet;
+	bool v4 = skb->protocol == bpf_htons(ETH_P_IP);
 	__u32 quoted = ip_size(v4) + QUOTED_PAYLOAD;
 
-	if (packet->offset != ETH_HLEN + ip_size(v4) || bpf_skb_load_bytes(skb, ETH_HLEN, rejection->quote, quoted))
+	*packet = (struct packet){};
+	if (parse_ip(skb, packet, OUTBOUND, ETH_HLEN) != PARSED || packet->offset != ETH_HLEN + ip_size(v4) ||
+	    !address_is_ordinary(packet->tuple.self) || !address_is_ordinary(packet->tuple.peer) ||
+	    bpf_skb_load_bytes(skb, ETH_HLEN, rejection->quote, quoted))
 		return false;
 	if (packet->protocol == IPPROTO_TCP) {
 		if ((packet->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) != TCP_SYN)
@@ -164,24 +173,6 @@ static inline bool become_rejection_of(struct __sk_buff *skb, struct scratch *sc
 	return !only_tcp && !packet->echo_reply &&
 	       become_error(skb, rejection, v4, ETH_HLEN, v4 ? UNREACHABLE : UNREACHABLE_V6,
 			    v4 ? NETWORK_UNKNOWN : PORT_UNREACHABLE_V6, 0, quoted);
-}
-
-/*
- * Turns the packet into what refuses it; false where nothing does, and it stays what it is. What is refused has a plain
- * IP header between ordinary addresses; there is no error about ICMP other than a question.
- */
-__noinline int become_rejection(struct __sk_buff *skb, __u32 only_tcp)
-{
-	struct scratch *scratch = get_scratch();
-	struct packet *packet = &scratch->packet;
-
-	*packet = (struct packet){};
-	if (parse_ip(skb, packet, OUTBOUND, ETH_HLEN) != PARSED ||
-	    !address_is_ordinary(packet->tuple.self) || !address_is_ordinary(packet->tuple.peer))
-		return false;
-	if (packet->family == 4) /* a size has to be a constant for old kernels */
-		return become_rejection_of(skb, scratch, true, only_tcp);
-	return become_rejection_of(skb, scratch, false, only_tcp);
 }
 
 /* After replypath_egress at the device of the fallback route: ends what was not moved to its flow's interface. */

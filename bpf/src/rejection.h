@@ -4,9 +4,6 @@
 
 #include "parse.h"
 
-#define DONT_FRAGMENT 0x4000
-#define CONTROL_TRAFFIC 0xc0 /* RFC 1812, 4.3.2.5 */
-
 /* The checksum of these bytes (RFC 1071), with what was summed up before. */
 static inline __be16 checksum_of(void *bytes, __u32 size, __u64 seed)
 {
@@ -39,14 +36,11 @@ static inline void write_ip(struct rejection *rejection, bool v4, __u8 protocol,
 		const struct iphdr *quoted = (const struct iphdr *)rejection->quote;
 		struct iphdr *ip = (struct iphdr *)beginning(rejection, true);
 
+		__builtin_memset(ip, 0, sizeof(*ip));
 		*(__u8 *)ip = 0x45; /* see ip_version() */
-		ip->tos = CONTROL_TRAFFIC;
 		ip->tot_len = bpf_htons(sizeof(*ip) + length);
-		ip->id = 0;
-		ip->frag_off = bpf_htons(DONT_FRAGMENT);
 		ip->ttl = LOCAL_HOPS;
 		ip->protocol = protocol;
-		ip->check = 0;
 		ip->saddr = quoted->daddr;
 		ip->daddr = quoted->saddr;
 		ip->check = checksum_of(ip, sizeof(*ip), 0);
@@ -54,7 +48,7 @@ static inline void write_ip(struct rejection *rejection, bool v4, __u8 protocol,
 		const struct ipv6hdr *quoted = (const struct ipv6hdr *)rejection->quote;
 		struct ipv6hdr *ip = (struct ipv6hdr *)rejection->ip;
 
-		*(__be32 *)ip = bpf_htonl(6 << 28 | CONTROL_TRAFFIC << 20);
+		*(__be32 *)ip = bpf_htonl(6 << 28);
 		ip->payload_len = bpf_htons(length);
 		ip->nexthdr = protocol;
 		ip->hop_limit = LOCAL_HOPS;
