@@ -22,10 +22,7 @@ static inline __u32 socket_tuple(const struct packet *packet, struct bpf_sock_tu
 		to->ipv4.dport = tuple->self_port;
 		return sizeof(to->ipv4);
 	}
-	__builtin_memcpy(to->ipv6.saddr, tuple->peer, sizeof(tuple->peer));
-	__builtin_memcpy(to->ipv6.daddr, tuple->self, sizeof(tuple->self));
-	to->ipv6.sport = tuple->peer_port;
-	to->ipv6.dport = tuple->self_port;
+	__builtin_memcpy(&to->ipv6, tuple, sizeof(to->ipv6)); /* addresses and ports are in the same order */
 	return sizeof(to->ipv6);
 }
 
