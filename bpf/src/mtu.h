@@ -105,7 +105,7 @@ static inline bool fits_interface(struct __sk_buff *skb, const struct packet *pa
 /* The least MTU that the kernel accepts from such an error: net.ipv4.route.min_pmtu, and RFC 8200, 5. */
 #define SMALLEST_MTU 552
 #define SMALLEST_MTU_V6 1280
-#define ICMP_FRAGMENTATION_NEEDED 4
+#define ICMP_FRAG_NEEDED 4
 
 /*
  * Turns the packet, with its transport header at this offset, into the ICMP error about it, which goes back by the
@@ -121,8 +121,8 @@ __noinline int become_size_error(struct __sk_buff *skb, __u32 header, __u32 tran
 	    mtu < (v4 ? SMALLEST_MTU : SMALLEST_MTU_V6) || ignores_path_mtu(skb) ||
 	    bpf_skb_load_bytes(skb, header, scratch->rejection.quote, QUOTE))
 		return false;
-	return become_error(skb, &scratch->rejection, v4, header, v4 ? UNREACHABLE : PACKET_TOO_BIG_V6,
-			    v4 ? ICMP_FRAGMENTATION_NEEDED : 0, mtu, QUOTE);
+	return become_error(skb, &scratch->rejection, v4, header, v4 ? ICMP_DEST_UNREACH : ICMPV6_PKT_TOOBIG,
+			    v4 ? ICMP_FRAG_NEEDED : 0, mtu, QUOTE);
 }
 
 /*

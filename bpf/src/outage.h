@@ -66,11 +66,11 @@ static __noinline int redirect_to_peer(struct __sk_buff *skb, const struct packe
 /* A question of neighbour discovery as the kernel asks it (RFC 4861, 4.3), without extension headers. */
 struct solicitation {
 	struct ipv6hdr ip;
-	struct echo icmp;
+	struct icmp6hdr icmp;
 };
 
 #define NEIGHBOUR_SOLICITATION 135
-#define CHECK_OFFSET (ETH_HLEN + offsetof(struct solicitation, icmp.checksum))
+#define CHECK_OFFSET (ETH_HLEN + offsetof(struct solicitation, icmp.icmp6_cksum))
 #define DESTINATION_OFFSET (ETH_HLEN + offsetof(struct solicitation, ip.daddr))
 
 /* Has a neighbour solicitation go to the target's solicited-node group (RFC 4291, 2.7.1; its MAC: RFC 2464, 7). */
@@ -82,7 +82,7 @@ static inline bool solicit_group(struct __sk_buff *skb)
 	__s64 difference;
 
 	if (bpf_skb_load_bytes(skb, ETH_HLEN, &question, sizeof(question)) ||
-	    question.ip.nexthdr != IPPROTO_ICMPV6 || question.icmp.type != NEIGHBOUR_SOLICITATION)
+	    question.ip.nexthdr != IPPROTO_ICMPV6 || question.icmp.icmp6_type != NEIGHBOUR_SOLICITATION)
 		return false;
 	__builtin_memcpy(&group.in6_u.u6_addr8[13], &question.ip.daddr.in6_u.u6_addr8[13], 3);
 	__builtin_memcpy(&mac[3], &question.ip.daddr.in6_u.u6_addr8[13], 3);
@@ -128,9 +128,8 @@ static inline int end_at_nobody(struct __sk_buff *skb, const struct packet *pack
 	return TC_ACT_SHOT;
 }
 
-#define NETWORK_UNKNOWN 6     /* RFC 1122, 3.2.2.1 */
-#define PORT_UNREACHABLE_V6 4 /* RFC 4443, 3.1 */
-#define QUOTED_PAYLOAD 8      /* what errors quote at least: RFC 792 */
+#define ICMP_NET_UNKNOWN 6 /* RFC 1122, 3.2.2.1 */
+#define QUOTED_PAYLOAD 8   /* what errors quote at least: RFC 792 */
 
 /* Makes of a SYN, whose IP header is quoted, the RST that answers it. */
 static inline void write_reset(struct rejection *rejection, const struct packet *syn, bool v4)
@@ -171,8 +170,8 @@ __noinline int become_rejection(struct __sk_buff *skb, __u32 only_tcp)
 		return become(skb, rejection, v4, ETH_HLEN, TCP_HEADER);
 	}
 	return !only_tcp && !packet->echo_reply &&
-	       become_error(skb, rejection, v4, ETH_HLEN, v4 ? UNREACHABLE : UNREACHABLE_V6,
-			    v4 ? NETWORK_UNKNOWN : PORT_UNREACHABLE_V6, 0, quoted);
+	       become_error(skb, rejection, v4, ETH_HLEN, v4 ? ICMP_DEST_UNREACH : ICMPV6_DEST_UNREACH,
+			    v4 ? ICMP_NET_UNKNOWN : ICMPV6_PORT_UNREACH, 0, quoted);
 }
 
 /* After replypath_egress at the device of the fallback route: ends what was not moved to its flow's interface. */
