@@ -72,14 +72,13 @@ static inline bool takes_place(const struct record *record, const struct flow *f
 __noinline int relate(__u64 digest, __u32 table)
 {
 	struct flow *flow = find_digest(digest, table);
-	__u8 protocol = flow ? flow->tuple.protocol : IPPROTO_ICMP;
 	struct scratch *scratch = get_scratch();
 	struct record *record;
 
 	if (!flow || flow->flags & (table == TABLE_CONNECTIONLESS ? FLOW_NO_SOCKET | FLOW_AS_ROUTED : FLOW_AS_ROUTED))
 		return 0;
-	if (protocol == IPPROTO_UDP)
-		enter_lead(lead_key(LEAD_ENDS, &flow->tuple, 0), digest, table, 0, protocol);
+	if (flow->tuple.protocol == IPPROTO_UDP)
+		enter_lead(lead_key(LEAD_ENDS, &flow->tuple, 0), digest, table, 0, IPPROTO_UDP);
 	if (table == TABLE_CONNECTIONLESS && (!(flow->state & FLOW_REPLIED) || is_ping(flow)))
 		return 0;
 	record = bpf_map_lookup_elem(&originated, &flow->tuple);

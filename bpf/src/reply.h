@@ -346,17 +346,6 @@ static inline int redirect(struct __sk_buff *skb, struct packet *packet, struct 
 }
 
 /*
- * Whether the kernel sends the frame by this device, below that of the flow, with a MAC that is not the upper one's
- * (macvlan).
- */
-static inline bool has_lower_mac(struct __sk_buff *skb, const struct interface *upper)
-{
-	const struct interface *lower = interface_at(skb->ifindex);
-
-	return lower && !mac_equal(lower->mac, upper->mac) && is_hosts_frame(skb, lower);
-}
-
-/*
  * A reply of a known flow in this table, or what has a record. If its device stands on this one (macvlan) it is on its
  * way down, unless it has the MAC of this one.
  */
@@ -364,7 +353,7 @@ static inline int reply(struct __sk_buff *skb, struct packet *packet, struct flo
 			struct record *record, __u32 header)
 {
 	__u32 ifindex = *(volatile __u32 *)&flow->ifindex;
-	const struct interface *target;
+	const struct interface *target, *lower;
 
 	if (unlikely(flow->flags & FLOW_AS_ROUTED) && leads_out(skb, packet)) {
 		stamp_left(flow, 0);
@@ -374,7 +363,8 @@ static inline int reply(struct __sk_buff *skb, struct packet *packet, struct flo
 		target = get_interface(flow->interface, ifindex);
 		if (likely(!target || target->lower != skb->ifindex))
 			return redirect(skb, packet, flow, table, record, target, ifindex, header);
-		if (header && has_lower_mac(skb, target))
+		lower = interface_at(skb->ifindex);
+		if (header && lower && !mac_equal(lower->mac, target->mac) && is_hosts_frame(skb, lower))
 			return readdress(skb, packet, flow, table);
 		if (!((flow->left ^ now()) & -LEFT_TICKS))
 			return PASS; /* stamped by the device on this one, perhaps as moved */
