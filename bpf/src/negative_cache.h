@@ -36,9 +36,10 @@ static inline void put_mark(__u64 digest, __u32 generation)
 		*mark = fresh;
 }
 
-/* One of the generation before is void. */
 static inline void clear_mark(__u64 digest)
 {
-	if (is_marked(digest))
-		put_mark(digest, configuration.generation - 1);
+	__u64 *mark = get_mark(digest);
+
+	if (mark && is_marked(digest))
+		*mark = 0;
 }

@@ -76,8 +76,6 @@ static inline void hand_over(struct __sk_buff *skb, const struct packet *packet,
 static inline bool arrived(struct __sk_buff *skb)
 {
 	struct handover *handover = &get_scratch()->handover;
-	__u32 packets = handover->packets;
-	__u64 pair = handover->pair;
 	struct flow *flow;
 
 	if (handover->ifindex != skb->ifindex || handover->ticket != skb->tc_index)
@@ -86,9 +84,9 @@ static inline bool arrived(struct __sk_buff *skb)
 	skb->tc_index = handover->tc_index;
 	flow = handover->table >= TABLE_ORIGINATED ? NULL : find_digest(handover->digest, handover->table);
 	if (likely(flow))
-		count_reply(skb, flow, pair, packets, OUTCOME_CORRECTED);
+		count_reply(skb, flow, handover->pair, handover->packets, OUTCOME_CORRECTED);
 	else /* originated, or evicted this very moment */
-		count_pair(skb, with_outcome(pair, OUTCOME_CORRECTED), packets, handover->first);
+		count_pair(skb, with_outcome(handover->pair, OUTCOME_CORRECTED), handover->packets, handover->first);
 	if (unlikely(handover->traced))
 		trace_left(skb);
 	return true;
