@@ -19,11 +19,6 @@ static inline __u32 ip_size(bool v4)
 	return v4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
 }
 
-static inline __u8 *beginning(struct rejection *rejection, bool v4)
-{
-	return rejection->ip + sizeof(rejection->ip) - ip_size(v4);
-}
-
 #define LOCAL_HOPS 255 /* of what never leaves the host; RFC 5082 takes no less */
 
 /*
@@ -34,7 +29,7 @@ static inline void write_ip(struct rejection *rejection, bool v4, __u8 protocol,
 {
 	if (v4) {
 		const struct iphdr *quoted = (const struct iphdr *)rejection->quote;
-		struct iphdr *ip = (struct iphdr *)beginning(rejection, true);
+		struct iphdr *ip = (struct iphdr *)(&rejection->type - sizeof(*ip));
 
 		__builtin_memset(ip, 0, sizeof(*ip));
 		*(__u8 *)ip = 0x45; /* see ip_version() */
@@ -62,7 +57,7 @@ static inline __u64 pseudo_header(struct rejection *rejection, bool v4, __u8 pro
 {
 	__u32 addresses = v4 ? 2 * sizeof(__be32) : 2 * sizeof(struct in6_addr);
 
-	return bpf_csum_diff(NULL, 0, (__be32 *)(rejection->ip + sizeof(rejection->ip) - addresses), addresses,
+	return bpf_csum_diff(NULL, 0, (__be32 *)(&rejection->type - addresses), addresses,
 			     bpf_htonl(length + protocol));
 }
 
@@ -81,7 +76,7 @@ static inline bool become(struct __sk_buff *skb, struct rejection *rejection, bo
 	    bpf_skb_change_head(skb, 0, 0) || bpf_skb_change_tail(skb, header + length, 0))
 		return false;
 	/* The packet is linear and not shared now: what is written to it is written. */
-	bpf_skb_store_bytes(skb, header, beginning(rejection, v4), length, 0);
+	bpf_skb_store_bytes(skb, header, &rejection->type - ip_size(v4), length, 0);
 	if (header)
 		bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_dest), mac, sizeof(mac), 0);
 	return true;
