@@ -21,7 +21,6 @@ __noinline int is_excluded(void)
 	return false;
 }
 
-/* Whether packets of its protocol are recorded. */
 static inline bool is_recorded(const struct packet *packet)
 {
 	return configuration.protocols[packet->protocol >> 3] & (1 << (packet->protocol & 7));

@@ -1,14 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Size: the flow's interface takes smaller packets than the one that the kernel builds its replies for. Nobody checks
- * the size again after a redirect: what is too large would be lost without a trace. So
- *
- * - a SYN that comes in by such an interface, and a SYN or SYN-ACK that is moved to it, announce no more than fits (as
- *   routers do that clamp the MSS);
- * - of what is too large all the same the sender, which is this host, learns the size by an ICMP error, as it would
- *   from a router, unless its socket heeds none: ignores_path_mtu(). TCP sends it again, in segments that fit.
- *
- * A packet that fits pays for none of it.
+ * Size: the flow's interface takes smaller packets than the one that the kernel builds its replies for, and nobody checks
+ * the size again after a redirect. So SYNs announce no more than fits, and who sends what is too large all the same gets an
+ * ICMP error, as from a router (docs/design/packet.md). A packet that fits pays for none of it.
  */
 #pragma once
 

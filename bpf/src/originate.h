@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What this host originates: sent or forwarded by it with an own address as source, and no reply of a recorded flow. In
- * the strong end system model it leaves by the interface that has the address, in the weak one as routed (RFC 1122,
- * 3.3.4.2), unless its peer comes to the address by that interface: then it is `related`, as TFTP's data, active FTP
- * and a daemon's own question to its fellow are. There is no flow to keep: `originated` has a record of both addresses.
- * What proves by which path a peer comes: docs/design/host-model.md.
+ * What this host originates: sent or forwarded by it with an own address as source, and no reply of a recorded flow
+ * (docs/design/host-model.md). In the strong end system model it leaves by the interface that has the address, in the weak
+ * one as routed (RFC 1122, 3.3.4.2), unless its peer comes to the address by that interface: then it is `related`. There is
+ * no flow to keep: `originated` has a record of both addresses.
  */
 #pragma once
 

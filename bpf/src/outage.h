@@ -3,24 +3,18 @@
  * What leaves while a next hop is missing: nobody knows its MAC, it is silent, or no route leads out.
  *
  * The kernel hands no packet to a device without a MAC for its next hop. Where nobody knows one the loader enters a MAC
- * that nobody has, so that replies are built and come by here: for a gateway that has never answered
- * (loader/gateways/hold.go), and for the next hop that stands for all peers of an interface of which no gateway is known
- * (loader/fallback/bound.go). What belongs to a flow goes its way. No frame leaves with such a MAC: nobody would take it,
- * and bridges would show it to everybody. Only the kernel's own question for the gateway is shown to everybody.
+ * that nobody has (docs/design/gateways.md, fallback.md), so that replies are built and come by here. What belongs to a
+ * flow goes its way. No frame leaves with such a MAC: nobody would take it, and bridges would show it to everybody. Only the
+ * kernel's own question for the gateway is shown to everybody.
  *
- * The fallback route is there so that the kernel goes on building replies. What the host starts meanwhile would get
- * ENETUNREACH at once without it, and must not hang because of it. So the sender is answered in the name of the
+ * What the host starts by the fallback route would get ENETUNREACH at once without it. So it is answered in the name of the
  * destination, by way of the ingress of the device:
  *
- * - a SYN by a RST. An ICMP error made here comes while connect() holds the lock of its socket, and fails it only with
- *   the first retransmission, a second later (kernel: tcp_v4_err() in net/ipv4/tcp_ipv4.c); a segment waits for the
- *   lock.
- * - an echo or timestamp request, and what is neither TCP nor ICMP, by the ICMP error that fails a connected socket at
- *   once (icmp_err_convert in net/ipv4/icmp.c, icmpv6_err_convert() in net/ipv6/icmp.c). If sendmsg(2) failed instead,
- *   ping would go on to wait for an answer.
+ * - a SYN by a RST. An ICMP error comes while connect() holds the lock of its socket, and fails it only with the first
+ *   retransmission, a second later (tcp_v4_err() in net/ipv4/tcp_ipv4.c); a segment waits for the lock.
+ * - a question by ICMP, and what is neither TCP nor ICMP, by the ICMP error that fails a connected socket at once
+ *   (icmp_err_convert in net/ipv4/icmp.c). If sendmsg(2) failed instead, ping would go on to wait for an answer.
  * - other segments not at all: their connections wait for the route to come back, as they do without any route.
- *
- * Where data are written, the packet is one that would be dropped otherwise.
  */
 #pragma once
 

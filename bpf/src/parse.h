@@ -316,7 +316,6 @@ static inline enum parsed parse(struct __sk_buff *skb, struct packet *packet, en
 	return result;
 }
 
-/* The first segment of a connection. */
 static inline bool is_syn(const struct packet *packet)
 {
 	return (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
