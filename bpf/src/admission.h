@@ -4,19 +4,26 @@
 
 #include "path.h"
 
-/* Whether the scratch packet's tuple is excluded. Global: the verifier looks at the loop once, not on each way here. */
+/* Whether this rule of a list excludes the scratch packet's tuple. */
+__noinline int excludes(__u32 list, __u32 number)
+{
+	const struct exclusion *rule = &configuration.exclusions[list % EXCLUSION_SETS].rule[number % MAX_EXCLUSIONS];
+	const struct tuple *tuple = &scratch_packet()->tuple;
+
+	return (!rule->protocol || rule->protocol == tuple->protocol) &&
+	       (!rule->self_port || rule->self_port == tuple->self_port) &&
+	       masked_equal(tuple->peer, rule->peer, rule->peer_mask) &&
+	       masked_equal(tuple->self, rule->self, rule->self_mask);
+}
+
+/* Whether the scratch packet's tuple is. Global: the verifier looks at the loop once, not on each way here. */
 __noinline int is_excluded(void)
 {
 	__u32 in_force = *(const volatile __u32 *)&configuration.in_force % EXCLUSION_SETS;
-	const struct exclusion *rule = configuration.exclusions[in_force].rule;
-	const struct tuple *tuple = &scratch_packet()->tuple;
 
 #pragma clang loop unroll(disable)
-	for (__u32 i = 0; i < MAX_EXCLUSIONS && i < configuration.exclusions[in_force].count; i++, rule++)
-		if ((!rule->protocol || rule->protocol == tuple->protocol) &&
-		    (!rule->self_port || rule->self_port == tuple->self_port) &&
-		    masked_equal(tuple->peer, rule->peer, rule->peer_mask) &&
-		    masked_equal(tuple->self, rule->self, rule->self_mask))
+	for (__u32 i = 0; i < MAX_EXCLUSIONS && i < configuration.exclusions[in_force].count; i++)
+		if (excludes(in_force, i))
 			return true;
 	return false;
 }
@@ -161,10 +168,11 @@ static inline bool is_of_interface(enum event reason)
  */
 static __noinline bool refuse_tunnel(struct __sk_buff *skb, const struct packet *packet)
 {
-	__u64 pair = pair_of(self_of(packet)->own >> OWN_INTERFACE_SHIFT, id_of(interface_at(skb->ifindex)), packet);
+	__u64 pair;
 
 	if (!is_of_others(packet, skb->ifindex))
 		return false;
+	pair = pair_of(own_address(packet->tuple.self) >> OWN_INTERFACE_SHIFT, id_of(interface_at(skb->ifindex)), packet);
 	count_pair(skb, with_outcome(pair, OUTCOME_UNNAMED_TUNNEL), 1, false);
 	count_event(EVENT_IGNORED_TUNNEL);
 	return true;

@@ -39,21 +39,19 @@ static __noinline bool leads_out(const struct __sk_buff *skb, const struct packe
 }
 
 /*
- * Redirects the packet to its peer, on the link of this device: the kernel writes both MACs, and asks for the peer's where
+ * Redirects the frame to its peer, on the link of this device: the kernel writes both MACs, and asks for the peer's where
  * it does not know it. What waits for that is lost on another link: it is sent by the next hop of its route
  * (net/core/neighbour.c, neigh_update()). To have the helper look for a route instead would leak that of the packet (commit
  * 23f3770e1a53 mends it), and by IPv6 heed routes by other interfaces.
  */
-static __noinline int redirect_to_peer(struct __sk_buff *skb, const struct packet *packet, __u32 ifindex)
+static __noinline int redirect_to_peer(struct __sk_buff *skb, __u32 ifindex)
 {
 	bool v4 = skb->protocol == bpf_htons(ETH_P_IP);
 	struct bpf_redir_neigh to = { .nh_family = v4 ? FAMILY_IPV4 : FAMILY_IPV6 };
-	const __u32 *peer = (const __u32 *)packet->tuple.peer;
 
-	if (v4)
-		to.ipv4_nh = peer[3];
-	else
-		__builtin_memcpy(to.ipv6_nh, peer, sizeof(to.ipv6_nh));
+	if (v4 ? bpf_skb_load_bytes(skb, ETH_HLEN + offsetof(struct iphdr, daddr), &to.ipv4_nh, sizeof(to.ipv4_nh))
+	       : bpf_skb_load_bytes(skb, ETH_HLEN + offsetof(struct ipv6hdr, daddr), &to.ipv6_nh, sizeof(to.ipv6_nh)))
+		return TC_ACT_SHOT;
 	return bpf_redirect_neigh(ifindex, &to, sizeof(to), 0);
 }
 
@@ -114,7 +112,7 @@ static inline bool goes_to_neighbour(const struct __sk_buff *skb, const struct p
 static inline int end_at_nobody(struct __sk_buff *skb, const struct packet *packet)
 {
 	if (goes_to_neighbour(skb, packet))
-		return redirect_to_peer(skb, packet, skb->ifindex);
+		return redirect_to_peer(skb, skb->ifindex);
 	if (*(const __be16 *)(packet->mac + 4) == SILENT_GATEWAY && ask_everybody(skb))
 		return PASS;
 	if (have_tail_calls)
@@ -149,13 +147,16 @@ __noinline int become_rejection(struct __sk_buff *skb, __u32 only_tcp)
 	struct scratch *scratch = get_scratch();
 	struct rejection *rejection = &scratch->rejection;
 	struct packet *packet = &scratch->packet;
-	bool v4 = skb->protocol == bpf_htons(ETH_P_IP);
-	__u32 quoted = ip_size(v4) + QUOTED_PAYLOAD;
+	__u32 quoted;
+	bool v4;
 
 	*packet = (struct packet){};
-	if (parse_ip(skb, packet, OUTBOUND, ETH_HLEN) != PARSED || packet->offset != ETH_HLEN + ip_size(v4) ||
-	    !address_is_ordinary(packet->tuple.self) || !address_is_ordinary(packet->tuple.peer) ||
-	    bpf_skb_load_bytes(skb, ETH_HLEN, rejection->quote, quoted))
+	if (parse_ip(skb, packet, OUTBOUND, ETH_HLEN) != PARSED ||
+	    !address_is_ordinary(packet->tuple.self) || !address_is_ordinary(packet->tuple.peer))
+		return false;
+	v4 = packet->family == 4;
+	quoted = ip_size(v4) + QUOTED_PAYLOAD;
+	if (packet->offset != ETH_HLEN + ip_size(v4) || bpf_skb_load_bytes(skb, ETH_HLEN, rejection->quote, quoted))
 		return false;
 	if (packet->protocol == IPPROTO_TCP) {
 		if ((packet->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) != TCP_SYN)

@@ -179,13 +179,12 @@ static inline int add_header(struct __sk_buff *skb, struct handover *handover)
  * takes one off where the target has none (net/core/filter.c, __bpf_redirect_no_mac). Returns PASS where that failed
  * and the packet is as it was.
  */
-static inline int send(struct __sk_buff *skb, const struct packet *packet, struct handover *handover, bool on_link,
-		       __u32 header)
+static inline int send(struct __sk_buff *skb, struct handover *handover, bool on_link, __u32 header)
 {
 	if (!handover->headerless &&
 	    unlikely(header ? !on_link && write_macs(skb, handover) : add_header(skb, handover)))
 		return PASS;
-	return on_link ? redirect_to_peer(skb, packet, handover->ifindex) : bpf_redirect(handover->ifindex, 0);
+	return on_link ? redirect_to_peer(skb, handover->ifindex) : bpf_redirect(handover->ifindex, 0);
 }
 
 /*
@@ -322,7 +321,7 @@ static inline int redirect(struct __sk_buff *skb, struct packet *packet, struct 
 			handover->first = record_outcome(record, packet, OUTCOME_CORRECTED);
 			__sync_fetch_and_add(&record->moved, packets);
 		}
-		if (likely(send(skb, packet, handover, flow->flags & FLOW_ON_LINK, header) == TC_ACT_REDIRECT))
+		if (likely(send(skb, handover, flow->flags & FLOW_ON_LINK, header) == TC_ACT_REDIRECT))
 			return TC_ACT_REDIRECT;
 		handover->ifindex = 0; /* the frame stays here after all */
 		skb->tc_index = handover->tc_index;
