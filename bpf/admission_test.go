@@ -137,15 +137,17 @@ func TestStackedDevice(t *testing.T) {
 			nextHop uint8
 			kernel  net.HardwareAddr // its next hop
 			to      net.HardwareAddr
+			way     uint16
 		}{
-			{b.replication.gateway(n.family), 0, b.production.router, b.replication.router},
-			{0, 0, b.production.router, b.production.router},
-			{0, uint8(bpf.DatapathNextHopModeNEXT_HOP_GATEWAY), b.production.router, b.production.router},
-			{0, 0, bpf.AnyPeer, b.replication.router},
+			{b.replication.gateway(n.family), 0, b.production.router, b.replication.router, 0},
+			{0, 0, b.production.router, b.production.router, 0},
+			{0, uint8(bpf.DatapathNextHopModeNEXT_HOP_GATEWAY), b.production.router, b.production.router, 0},
+			{0, 0, bpf.AnyPeer, b.replication.router, 0},
+			{0, 0, b.production.router, b.replication.router, flagLastHop},
 		} {
 			above(func(r *bpf.DatapathInterface) { r.Gateway4, r.Gateway6, r.NextHop = 0, 0, c.nextHop })
 			f := b.flow(n, m, b.replication, 0)
-			f.Gateway = c.gateway
+			f.Gateway, f.Flags = c.gateway, f.Flags|c.way
 			b.put(flowOf(m, f))
 			frame = n.out(b.production, m, destinationMAC(c.kernel))
 			want := b.readdresses(n, m, b.replication, frame)

@@ -69,7 +69,7 @@ func TestArrival(t *testing.T) {
 }
 
 // TestArrivalStacked: what was moved to a macvlan is remembered as moved, though it passes the device below as well. What
-// the kernel sends by that device alone is remembered too.
+// the kernel sends by that device alone is remembered too, and what goes as routed.
 func TestArrivalStacked(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
 		b.manage(b.replication, func(r *bpf.DatapathInterface) { r.Lower = b.backup.Index })
@@ -96,6 +96,11 @@ func TestArrivalStacked(t *testing.T) {
 			b.exec(arrive(b.production, n.out(b.production, tcp{}), 0x4321))
 		}
 		left(uint32(bpf.DatapathTickLEFT_MOVED))
+		f := b.flow(n, tcp{}, b.replication, 0)
+		f.Flags |= flagAsRouted
+		b.put(establishedFlow(f))
+		b.leaves(n, tcp{}, nothing)
+		left(0)
 	})
 }
 

@@ -32,9 +32,9 @@ func (n network) dropped() events {
 func (n network) answerBy(via nic, protocol layers.IPProtocol, rest ...gopacket.SerializableLayer) []byte {
 	h := rig.NewHeaders(via.MAC, via.MAC, n.peer, n.self, protocol)
 	if n.family == 4 {
-		h.V4.TOS, h.V4.TTL, h.V4.Flags, h.V4.Id = 0xc0, 255, layers.IPv4DontFragment, 0
+		h.V4.TTL, h.V4.Id = 255, 0
 	} else {
-		h.V6.TrafficClass, h.V6.HopLimit = 0xc0, 255
+		h.V6.HopLimit = 255
 	}
 	return h.Frame(rest...)
 }

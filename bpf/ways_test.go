@@ -607,6 +607,7 @@ func TestTrial(t *testing.T) {
 			then           uint8
 		}{
 			{"new data", 1, ourISN + 1, peerISN + 1, heard, data, 0, true, heard},
+			{"new data, though the peer sends again", 1, ourISN + 1, peerISN + 1, unheard, data, 0, true, unheard},
 			{"data again", 1, ourISN + 101, peerISN + 1, heard, data, flagLastHop, true, attemptChoice | attemptAgain},
 			{"soon", 0, ourISN + 101, peerISN + 1, heard, data, 0, false, heard},
 			{"a RST, beyond that", 1, ourISN + 101, peerISN + 1, heard, tcp{flags: "R", seq: ourISN + 201}, 0, false, heard},
@@ -665,6 +666,7 @@ func TestTrial(t *testing.T) {
 			})
 		}
 		t.Run("numbers begin anew", func(t *testing.T) {
+			b.must(b.ForgetWays())
 			f := trial(1, 1<<32-50, peerISN+1, heard)
 			f.SndUna = f.SndNxt
 			m := data
@@ -734,6 +736,7 @@ func TestRelatedByWay(t *testing.T) {
 		{name: "forgotten since", before: flagLastHop},
 		{name: "another router, by the rule's", other: true},
 		{name: "another router, which is answered", before: flagLastHop, other: true, want: flagLastHop, kept: true},
+		{name: "another router, which would be answered", other: true, learn: flagLastHop, kept: true},
 		{name: "as routed", learn: flagAsRouted, kept: true},
 	} {
 		under(t, test.name, eachFamily, func(t *testing.T, b *bed, n network) {

@@ -28,7 +28,6 @@ __noinline int is_excluded(void)
 	return false;
 }
 
-/* Whether packets of its protocol are recorded. */
 static inline bool is_recorded(const struct packet *packet)
 {
 	return configuration.protocols[packet->protocol >> 3] & (1 << (packet->protocol & 7));
@@ -163,22 +162,19 @@ static inline bool is_of_interface(enum event reason)
 	return reason == EVENT_IGNORED_NOT_OWN || reason == EVENT_IGNORED_TUNNEL;
 }
 
-/* Counts that such a tunnel has brought something, for `doctor` by the interface that has the address. */
-static inline void count_at_tunnel(struct __sk_buff *skb, const struct packet *packet)
+/*
+ * Counts a packet that came by such a tunnel, for `doctor` by the interface that has the address: it changes no flow's path.
+ * Returns whether it did.
+ */
+static __noinline bool refuse_tunnel(struct __sk_buff *skb, const struct packet *packet)
 {
-	__u64 pair = pair_of(own_address(packet->tuple.self) >> OWN_INTERFACE_SHIFT,
-			     id_of(interface_at(skb->ifindex)), packet);
+	__u64 pair;
 
-	count_pair(skb, with_outcome(pair, OUTCOME_UNNAMED_TUNNEL), 1, false);
-	count_event(EVENT_IGNORED_TUNNEL);
-}
-
-/* Counts a packet that came by such a tunnel: it changes no flow's path. Returns whether it did. */
-static inline bool refuse_tunnel(struct __sk_buff *skb, const struct packet *packet)
-{
 	if (!is_of_others(packet, skb->ifindex))
 		return false;
-	count_at_tunnel(skb, packet);
+	pair = pair_of(own_address(packet->tuple.self) >> OWN_INTERFACE_SHIFT, id_of(interface_at(skb->ifindex)), packet);
+	count_pair(skb, with_outcome(pair, OUTCOME_UNNAMED_TUNNEL), 1, false);
+	count_event(EVENT_IGNORED_TUNNEL);
 	return true;
 }
 
@@ -212,7 +208,7 @@ __noinline int may_start(struct __sk_buff *skb)
 	if (reason == EVENT_IGNORED_PROTOCOL)
 		count_unrecorded(skb, packet);
 	if (reason == EVENT_IGNORED_TUNNEL)
-		count_at_tunnel(skb, packet);
+		refuse_tunnel(skb, packet);
 	else if (reason != EVENT_END)
 		count_event(reason);
 	return reason == EVENT_END;

@@ -39,20 +39,11 @@ static inline void count_event(enum event event)
 
 static inline __u8 protocol_class(__u8 protocol)
 {
-	switch (protocol) {
-	case IPPROTO_TCP:
-		return CLASS_TCP;
-	case IPPROTO_UDP:
-		return CLASS_UDP;
-	case IPPROTO_ICMP:
-		return CLASS_ICMP;
-	case IPPROTO_ICMPV6:
-		return CLASS_ICMPV6;
-	case IPPROTO_SCTP:
-		return CLASS_SCTP;
-	default:
-		return CLASS_OTHER;
-	}
+	return protocol == IPPROTO_TCP ? CLASS_TCP :
+	       protocol == IPPROTO_UDP ? CLASS_UDP :
+	       protocol == IPPROTO_ICMP ? CLASS_ICMP :
+	       protocol == IPPROTO_ICMPV6 ? CLASS_ICMPV6 :
+	       protocol == IPPROTO_SCTP ? CLASS_SCTP : CLASS_OTHER;
 }
 
 /* Segments that the packet becomes on the wire. Virtual machines may not say how many (kernel: SKB_GSO_DODGY). */

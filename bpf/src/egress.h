@@ -95,9 +95,7 @@ static inline struct flow *track_tcp(struct __sk_buff *skb, const struct packet 
 	if (unlikely(packet->tcp_flags & (TCP_FIN | TCP_RST)) && is_hosts_frame(skb, interface_at(skb->ifindex)) &&
 	    ends_connection(skb, packet, flow))
 		flow = start_closing(packet, flow);
-	if (!flow)
-		return NULL;
-	if (unlikely(flow->flags & (FLOW_NO_SOCKET | FLOW_ON_TRIAL)))
+	if (flow && unlikely(flow->flags & (FLOW_NO_SOCKET | FLOW_ON_TRIAL)))
 		track_segment(skb, packet, flow);
 	return flow;
 }

@@ -1,10 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/*
- * The maps.
- *
- * The kernel's LRU hashes give up what no packet looked for in a long time (docs/design/flow-tables.md). The loader sets
- * their sizes.
- */
+/* The maps: docs/design/flow-tables.md. The loader sets the sizes of the LRU hashes. */
 #pragma once
 
 #include "types.h"
@@ -75,7 +70,6 @@ MAP(prefixes, LPM_TRIE, 90112, BPF_F_NO_PREALLOC, struct prefix_key, __u32);
 /* To enum own_flags, and the id of an interface. */
 MAP(own_addresses, HASH, 16384, BPF_F_NO_PREALLOC, __u8[16], __u32);
 
-/* Counters of interface pairs. */
 MAP(pairs, PERCPU_HASH, 16384, BPF_F_NO_PREALLOC, struct pair, struct pair_count);
 
 MAP(events, PERCPU_ARRAY, EVENT_END, 0, __u32, __u64);

@@ -1,14 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Size: the flow's interface takes smaller packets than the one that the kernel builds its replies for. Nobody checks
- * the size again after a redirect: what is too large would be lost without a trace. So
- *
- * - a SYN that comes in by such an interface, and a SYN or SYN-ACK that is moved to it, announce no more than fits (as
- *   routers do that clamp the MSS);
- * - of what is too large all the same the sender, which is this host, learns the size by an ICMP error, as it would
- *   from a router, unless its socket heeds none: ignores_path_mtu(). TCP sends it again, in segments that fit.
- *
- * A packet that fits pays for none of it.
+ * Size: the flow's interface takes smaller packets than the one that the kernel builds its replies for, and nobody checks
+ * the size again after a redirect. So SYNs announce no more than fits, and who sends what is too large all the same gets an
+ * ICMP error, as from a router (docs/design/packet.md). A packet that fits pays for none of it.
  */
 #pragma once
 
@@ -105,7 +99,7 @@ static inline bool fits_interface(struct __sk_buff *skb, const struct packet *pa
 /* The least MTU that the kernel accepts from such an error: net.ipv4.route.min_pmtu, and RFC 8200, 5. */
 #define SMALLEST_MTU 552
 #define SMALLEST_MTU_V6 1280
-#define ICMP_FRAGMENTATION_NEEDED 4
+#define ICMP_FRAG_NEEDED 4
 
 /*
  * Turns the packet, with its transport header at this offset, into the ICMP error about it, which goes back by the
@@ -121,8 +115,8 @@ __noinline int become_size_error(struct __sk_buff *skb, __u32 header, __u32 tran
 	    mtu < (v4 ? SMALLEST_MTU : SMALLEST_MTU_V6) || ignores_path_mtu(skb) ||
 	    bpf_skb_load_bytes(skb, header, scratch->rejection.quote, QUOTE))
 		return false;
-	return become_error(skb, &scratch->rejection, v4, header, v4 ? UNREACHABLE : PACKET_TOO_BIG_V6,
-			    v4 ? ICMP_FRAGMENTATION_NEEDED : 0, mtu, QUOTE);
+	return become_error(skb, &scratch->rejection, v4, header, v4 ? ICMP_DEST_UNREACH : ICMPV6_PKT_TOOBIG,
+			    v4 ? ICMP_FRAG_NEEDED : 0, mtu, QUOTE);
 }
 
 /*

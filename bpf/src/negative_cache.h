@@ -19,16 +19,12 @@ static inline __u32 period(void)
 	return now() >> 10;
 }
 
-static inline bool is_mark_of(const __u64 *mark, __u64 digest)
+static inline bool is_marked(__u64 digest)
 {
+	const __u64 *mark = get_mark(digest);
 	__u64 when = mark ? *mark ^ digest : 0;
 
 	return mark && (__u32)when == configuration.generation && period() - (__u32)(when >> 32) <= 1;
-}
-
-static inline bool is_marked(__u64 digest)
-{
-	return is_mark_of(get_mark(digest), digest);
 }
 
 /* The generation is that of before what is marked was found out: what changed meanwhile makes the mark void. */
@@ -44,6 +40,6 @@ static inline void clear_mark(__u64 digest)
 {
 	__u64 *mark = get_mark(digest);
 
-	if (mark && is_mark_of(mark, digest))
+	if (mark && *mark) /* perhaps another's, which is asked about once more */
 		*mark = 0;
 }

@@ -1,21 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What this host originates: sent or forwarded by it with an own address as source, and no reply of a recorded flow. In
- * the strong end system model it leaves by the interface that has the address, in the weak one as routed (RFC 1122,
- * 3.3.4.2), unless its peer comes to the address by that interface: then it is `related`, as TFTP's data, active FTP
- * and a daemon's own question to its fellow are. There is no flow to keep: `originated` has a record of both addresses.
- * What proves by which path a peer comes: docs/design/host-model.md.
+ * What this host originates: sent or forwarded by it with an own address as source, and no reply of a recorded flow
+ * (docs/design/host-model.md). In the strong end system model it leaves by the interface that has the address, in the weak
+ * one as routed (RFC 1122, 3.3.4.2), unless its peer comes to the address by that interface: then it is `related`. There is
+ * no flow to keep: `originated` has a record of both addresses.
  */
 #pragma once
 
 #include "admission.h"
 #include "portless.h"
 #include "socket.h"
-
-static inline struct record *find_originated(const struct tuple *tuple)
-{
-	return bpf_map_lookup_elem(&originated, tuple);
-}
 
 /* The flow with this digest in this table, if it goes on and has the ends of a tuple. */
 static inline struct flow *open_flow(__u64 digest, enum table table, const struct tuple *tuple)
@@ -77,17 +71,16 @@ static inline bool takes_place(const struct record *record, const struct flow *f
 __noinline int relate(__u64 digest, __u32 table)
 {
 	struct flow *flow = find_digest(digest, table);
-	__u8 protocol = flow ? flow->tuple.protocol : IPPROTO_ICMP;
 	struct scratch *scratch = get_scratch();
 	struct record *record;
 
 	if (!flow || flow->flags & (table == TABLE_CONNECTIONLESS ? FLOW_NO_SOCKET | FLOW_AS_ROUTED : FLOW_AS_ROUTED))
 		return 0;
-	if (protocol == IPPROTO_UDP)
-		enter_lead(lead_key(LEAD_ENDS, &flow->tuple, 0), digest, table, 0, protocol);
+	if (flow->tuple.protocol == IPPROTO_UDP)
+		enter_lead(lead_key(LEAD_ENDS, &flow->tuple, 0), digest, table, 0, IPPROTO_UDP);
 	if (table == TABLE_CONNECTIONLESS && (!(flow->state & FLOW_REPLIED) || is_ping(flow)))
 		return 0;
-	record = find_originated(&flow->tuple);
+	record = bpf_map_lookup_elem(&originated, &flow->tuple);
 	if (!record) {
 		scratch->record = (struct record){ .flow = digest, .table = table };
 		bpf_map_update_elem(&originated, &flow->tuple, &scratch->record, BPF_NOEXIST);
@@ -149,7 +142,7 @@ __noinline int relate_answer(struct __sk_buff *skb)
 	}
 	if (verdict != VERDICT_OPENED || !find_way_back(skb, LEARNT_WAY) || path->flags & FLOW_AS_ROUTED)
 		return true;
-	record = find_originated(&scratch->packet.tuple);
+	record = bpf_map_lookup_elem(&originated, &scratch->packet.tuple);
 	*fresh = record ? *record : (struct record){};
 	is_same = record && known->ifindex == path->ifindex && known->gateway == path->gateway &&
 		  (mac_equal(known->mac, path->mac) || (path->gateway && !((known->flags | path->flags) & FLOW_LAST_HOP)));
@@ -241,7 +234,7 @@ __noinline int originate(void)
 	if (!interface || own_address(packet->tuple.peer) || !address_is_ordinary(packet->tuple.peer) ||
 	    !address_is_ordinary(packet->tuple.self))
 		return false;
-	record = find_originated(&packet->tuple);
+	record = bpf_map_lookup_elem(&originated, &packet->tuple);
 	*fresh = record ? *record : (struct record){};
 	if (!fresh->to)
 		fresh->created = now();
@@ -254,13 +247,13 @@ __noinline int originate(void)
 /* The record of the packet's addresses, with a decision of the present routing generation; NULL where there is none. */
 static inline struct record *decided(const struct packet *packet)
 {
-	struct record *record = find_originated(&packet->tuple);
+	struct record *record = bpf_map_lookup_elem(&originated, &packet->tuple);
 	__u32 generation = *(volatile __u32 *)&configuration.routing_generation;
 
 	if (likely(record && generation && record->generation == generation))
 		return record;
 	put_in_scratch(packet);
-	return originate() ? find_originated(&packet->tuple) : NULL;
+	return originate() ? bpf_map_lookup_elem(&originated, &packet->tuple) : NULL;
 }
 
 /* Notes by which interface the kernel sent the packet, and when. */

@@ -3,24 +3,18 @@
  * What leaves while a next hop is missing: nobody knows its MAC, it is silent, or no route leads out.
  *
  * The kernel hands no packet to a device without a MAC for its next hop. Where nobody knows one the loader enters a MAC
- * that nobody has, so that replies are built and come by here: for a gateway that has never answered
- * (loader/gateways/hold.go), and for the next hop that stands for all peers of an interface of which no gateway is known
- * (loader/fallback/bound.go). What belongs to a flow goes its way. No frame leaves with such a MAC: nobody would take it,
- * and bridges would show it to everybody. Only the kernel's own question for the gateway is shown to everybody.
+ * that nobody has (docs/design/gateways.md, fallback.md), so that replies are built and come by here. What belongs to a
+ * flow goes its way. No frame leaves with such a MAC: nobody would take it, and bridges would show it to everybody. Only the
+ * kernel's own question for the gateway is shown to everybody.
  *
- * The fallback route is there so that the kernel goes on building replies. What the host starts meanwhile would get
- * ENETUNREACH at once without it, and must not hang because of it. So the sender is answered in the name of the
+ * What the host starts by the fallback route would get ENETUNREACH at once without it. So it is answered in the name of the
  * destination, by way of the ingress of the device:
  *
- * - a SYN by a RST. An ICMP error made here comes while connect() holds the lock of its socket, and fails it only with
- *   the first retransmission, a second later (kernel: tcp_v4_err() in net/ipv4/tcp_ipv4.c); a segment waits for the
- *   lock.
- * - an echo or timestamp request, and what is neither TCP nor ICMP, by the ICMP error that fails a connected socket at
- *   once (icmp_err_convert in net/ipv4/icmp.c, icmpv6_err_convert() in net/ipv6/icmp.c). If sendmsg(2) failed instead,
- *   ping would go on to wait for an answer.
+ * - a SYN by a RST. An ICMP error comes while connect() holds the lock of its socket, and fails it only with the first
+ *   retransmission, a second later (tcp_v4_err() in net/ipv4/tcp_ipv4.c); a segment waits for the lock.
+ * - a question by ICMP, and what is neither TCP nor ICMP, by the ICMP error that fails a connected socket at once
+ *   (icmp_err_convert in net/ipv4/icmp.c). If sendmsg(2) failed instead, ping would go on to wait for an answer.
  * - other segments not at all: their connections wait for the route to come back, as they do without any route.
- *
- * Where data are written, the packet is one that would be dropped otherwise.
  */
 #pragma once
 
@@ -45,26 +39,30 @@ static __noinline bool leads_out(const struct __sk_buff *skb, const struct packe
 }
 
 /*
- * What no flow covers is sent as by an interface without any route: the kernel takes the destination for a neighbour
- * and asks for its MAC (net/ipv4/route.c, ip_route_output_key_hash_rcu()). Somebody may answer for it.
+ * Redirects the frame to its peer, on the link of this device: the kernel writes both MACs, and asks for the peer's where
+ * it does not know it. What waits for that is lost on another link: it is sent by the next hop of its route
+ * (net/core/neighbour.c, neigh_update()). To have the helper look for a route instead would leak that of the packet (commit
+ * 23f3770e1a53 mends it), and by IPv6 heed routes by other interfaces.
  */
-static __noinline int send_to_neighbour(struct __sk_buff *skb)
+static __noinline int redirect_to_peer(struct __sk_buff *skb, __u32 ifindex)
 {
-	struct bpf_redir_neigh to = { .nh_family = FAMILY_IPV4 };
+	bool v4 = skb->protocol == bpf_htons(ETH_P_IP);
+	struct bpf_redir_neigh to = { .nh_family = v4 ? FAMILY_IPV4 : FAMILY_IPV6 };
 
-	if (bpf_skb_load_bytes(skb, ETH_HLEN + offsetof(struct iphdr, daddr), &to.ipv4_nh, sizeof(to.ipv4_nh)))
+	if (v4 ? bpf_skb_load_bytes(skb, ETH_HLEN + offsetof(struct iphdr, daddr), &to.ipv4_nh, sizeof(to.ipv4_nh))
+	       : bpf_skb_load_bytes(skb, ETH_HLEN + offsetof(struct ipv6hdr, daddr), &to.ipv6_nh, sizeof(to.ipv6_nh)))
 		return TC_ACT_SHOT;
-	return bpf_redirect_neigh(skb->ifindex, &to, sizeof(to), 0);
+	return bpf_redirect_neigh(ifindex, &to, sizeof(to), 0);
 }
 
 /* A question of neighbour discovery as the kernel asks it (RFC 4861, 4.3), without extension headers. */
 struct solicitation {
 	struct ipv6hdr ip;
-	struct echo icmp;
+	struct icmp6hdr icmp;
 };
 
 #define NEIGHBOUR_SOLICITATION 135
-#define CHECK_OFFSET (ETH_HLEN + offsetof(struct solicitation, icmp.checksum))
+#define CHECK_OFFSET (ETH_HLEN + offsetof(struct solicitation, icmp.icmp6_cksum))
 #define DESTINATION_OFFSET (ETH_HLEN + offsetof(struct solicitation, ip.daddr))
 
 /* Has a neighbour solicitation go to the target's solicited-node group (RFC 4291, 2.7.1; its MAC: RFC 2464, 7). */
@@ -76,7 +74,7 @@ static inline bool solicit_group(struct __sk_buff *skb)
 	__s64 difference;
 
 	if (bpf_skb_load_bytes(skb, ETH_HLEN, &question, sizeof(question)) ||
-	    question.ip.nexthdr != IPPROTO_ICMPV6 || question.icmp.type != NEIGHBOUR_SOLICITATION)
+	    question.ip.nexthdr != IPPROTO_ICMPV6 || question.icmp.icmp6_type != NEIGHBOUR_SOLICITATION)
 		return false;
 	__builtin_memcpy(&group.in6_u.u6_addr8[13], &question.ip.daddr.in6_u.u6_addr8[13], 3);
 	__builtin_memcpy(&mac[3], &question.ip.daddr.in6_u.u6_addr8[13], 3);
@@ -100,7 +98,11 @@ static __noinline bool ask_everybody(struct __sk_buff *skb)
 	return skb->protocol == bpf_htons(ETH_P_ARP) && !bpf_skb_store_bytes(skb, 0, broadcast, sizeof(broadcast), 0);
 }
 
-/* Whether a packet that is for nobody leaves all the same. Beside these only questions do: see ask_everybody(). */
+/*
+ * Whether a packet that is for nobody goes to its peer, as by an interface without any route: the kernel takes it for a
+ * neighbour (net/ipv4/route.c, ip_route_output_key_hash_rcu()). Somebody may answer for it. Beside these only questions
+ * leave: see ask_everybody().
+ */
 static inline bool goes_to_neighbour(const struct __sk_buff *skb, const struct packet *packet)
 {
 	return skb->protocol == bpf_htons(ETH_P_IP) && *(const __be16 *)(packet->mac + 4) == ANY_PEER;
@@ -110,7 +112,7 @@ static inline bool goes_to_neighbour(const struct __sk_buff *skb, const struct p
 static inline int end_at_nobody(struct __sk_buff *skb, const struct packet *packet)
 {
 	if (goes_to_neighbour(skb, packet))
-		return send_to_neighbour(skb);
+		return redirect_to_peer(skb, skb->ifindex);
 	if (*(const __be16 *)(packet->mac + 4) == SILENT_GATEWAY && ask_everybody(skb))
 		return PASS;
 	if (have_tail_calls)
@@ -118,9 +120,8 @@ static inline int end_at_nobody(struct __sk_buff *skb, const struct packet *pack
 	return TC_ACT_SHOT;
 }
 
-#define NETWORK_UNKNOWN 6     /* RFC 1122, 3.2.2.1 */
-#define PORT_UNREACHABLE_V6 4 /* RFC 4443, 3.1 */
-#define QUOTED_PAYLOAD 8      /* what errors quote at least: RFC 792 */
+#define ICMP_NET_UNKNOWN 6 /* RFC 1122, 3.2.2.1 */
+#define QUOTED_PAYLOAD 8   /* what errors quote at least: RFC 792 */
 
 /* Makes of a SYN, whose IP header is quoted, the RST that answers it. */
 static inline void write_reset(struct rejection *rejection, const struct packet *syn, bool v4)
@@ -137,12 +138,24 @@ static inline void write_reset(struct rejection *rejection, const struct packet 
 		checksum_of(tcp, TCP_HEADER, pseudo_header(rejection, v4, IPPROTO_TCP, TCP_HEADER));
 }
 
-static inline bool become_rejection_of(struct __sk_buff *skb, struct scratch *scratch, bool v4, bool only_tcp)
+/*
+ * Turns the packet into what refuses it; false where nothing does, and it stays what it is. What is refused has a plain
+ * IP header between ordinary addresses; there is no error about ICMP other than a question.
+ */
+__noinline int become_rejection(struct __sk_buff *skb, __u32 only_tcp)
 {
+	struct scratch *scratch = get_scratch();
 	struct rejection *rejection = &scratch->rejection;
-	const struct packet *packet = &scratch->packet;
-	__u32 quoted = ip_size(v4) + QUOTED_PAYLOAD;
+	struct packet *packet = &scratch->packet;
+	__u32 quoted;
+	bool v4;
 
+	*packet = (struct packet){};
+	if (parse_ip(skb, packet, OUTBOUND, ETH_HLEN) != PARSED ||
+	    !address_is_ordinary(packet->tuple.self) || !address_is_ordinary(packet->tuple.peer))
+		return false;
+	v4 = packet->family == 4;
+	quoted = ip_size(v4) + QUOTED_PAYLOAD;
 	if (packet->offset != ETH_HLEN + ip_size(v4) || bpf_skb_load_bytes(skb, ETH_HLEN, rejection->quote, quoted))
 		return false;
 	if (packet->protocol == IPPROTO_TCP) {
@@ -152,26 +165,8 @@ static inline bool become_rejection_of(struct __sk_buff *skb, struct scratch *sc
 		return become(skb, rejection, v4, ETH_HLEN, TCP_HEADER);
 	}
 	return !only_tcp && !packet->echo_reply &&
-	       become_error(skb, rejection, v4, ETH_HLEN, v4 ? UNREACHABLE : UNREACHABLE_V6,
-			    v4 ? NETWORK_UNKNOWN : PORT_UNREACHABLE_V6, 0, quoted);
-}
-
-/*
- * Turns the packet into what refuses it; false where nothing does, and it stays what it is. What is refused has a plain
- * IP header between ordinary addresses; there is no error about ICMP other than a question.
- */
-__noinline int become_rejection(struct __sk_buff *skb, __u32 only_tcp)
-{
-	struct scratch *scratch = get_scratch();
-	struct packet *packet = &scratch->packet;
-
-	*packet = (struct packet){};
-	if (parse_ip(skb, packet, OUTBOUND, ETH_HLEN) != PARSED ||
-	    !address_is_ordinary(packet->tuple.self) || !address_is_ordinary(packet->tuple.peer))
-		return false;
-	if (packet->family == 4) /* a size has to be a constant for old kernels */
-		return become_rejection_of(skb, scratch, true, only_tcp);
-	return become_rejection_of(skb, scratch, false, only_tcp);
+	       become_error(skb, rejection, v4, ETH_HLEN, v4 ? ICMP_DEST_UNREACH : ICMPV6_DEST_UNREACH,
+			    v4 ? ICMP_NET_UNKNOWN : ICMPV6_PORT_UNREACH, 0, quoted);
 }
 
 /* After replypath_egress at the device of the fallback route: ends what was not moved to its flow's interface. */

@@ -28,29 +28,14 @@ static inline bool has_addresses(enum parsed result)
 	return result == PARSED || result == PARSED_ERROR || result == PARSED_FRAGMENT;
 }
 
-/* ICMP and ICMPv6 echo alike (RFC 792; RFC 4443, 4.1). <linux/icmp.h> drags libc in. */
-struct echo {
-	__u8 type;
-	__u8 code;
-	__be16 checksum;
-	__be16 identifier;
-	__be16 sequence;
-};
-
-#define ECHO_REQUEST 8
-#define ECHO_REPLY 0
-#define TIMESTAMP_REQUEST 13 /* RFC 792: asked and answered as echo is */
-#define TIMESTAMP_REPLY 14
-#define ECHO_REQUEST_V6 128
-#define ECHO_REPLY_V6 129
-
-/* Errors quote what they are about (RFC 792; RFC 4443, 2.1). Redirects are no errors. */
-#define UNREACHABLE 3
-#define TIME_EXCEEDED 11
-#define PARAMETER_PROBLEM 12
-#define UNREACHABLE_V6 1
-#define PACKET_TOO_BIG_V6 2
-#define PARAMETER_PROBLEM_V6 4
+/* As in <linux/icmp.h>, which drags libc in. A struct icmp6hdr is ICMP's header as well (RFC 792; RFC 4443, 2.1). */
+#define ICMP_ECHOREPLY 0
+#define ICMP_DEST_UNREACH 3
+#define ICMP_ECHO 8
+#define ICMP_TIME_EXCEEDED 11
+#define ICMP_PARAMETERPROB 12
+#define ICMP_TIMESTAMP 13 /* asked and answered as echo is */
+#define ICMP_TIMESTAMPREPLY 14
 
 #define TCP_FIN 0x01
 #define TCP_SYN 0x02
@@ -125,25 +110,26 @@ static inline enum parsed parse_icmp(const struct __sk_buff *skb, struct packet 
 				     enum direction direction)
 {
 	bool v4 = packet->family == 4, is_error;
-	const struct echo *echo;
+	const struct icmp6hdr *icmp;
 	__u8 type;
 
-	if (packet->length < sizeof(*echo))
+	if (packet->length < sizeof(*icmp))
 		return PARSED_MALFORMED;
-	echo = peek(skb, packet->offset, sizeof(*echo));
-	if (!echo)
+	icmp = peek(skb, packet->offset, sizeof(*icmp));
+	if (!icmp)
 		return PARSED_TRUNCATED;
-	type = echo->type;
-	is_error = v4 ? type == UNREACHABLE || type == TIME_EXCEEDED || type == PARAMETER_PROBLEM
-		      : type >= UNREACHABLE_V6 && type <= PARAMETER_PROBLEM_V6;
+	type = icmp->icmp6_type;
+	/* Redirects are no errors. */
+	is_error = v4 ? type == ICMP_DEST_UNREACH || type == ICMP_TIME_EXCEEDED || type == ICMP_PARAMETERPROB
+		      : type >= ICMPV6_DEST_UNREACH && type <= ICMPV6_PARAMPROB;
 	if (direction == OUTBOUND && unlikely(is_error))
 		return PARSED_ERROR;
-	packet->echo_request = v4 ? type == ECHO_REQUEST || type == TIMESTAMP_REQUEST : type == ECHO_REQUEST_V6;
-	packet->echo_reply = v4 ? type == ECHO_REPLY || type == TIMESTAMP_REPLY : type == ECHO_REPLY_V6;
-	if (echo->code || !(packet->echo_request || packet->echo_reply))
+	packet->echo_request = v4 ? type == ICMP_ECHO || type == ICMP_TIMESTAMP : type == ICMPV6_ECHO_REQUEST;
+	packet->echo_reply = v4 ? type == ICMP_ECHOREPLY || type == ICMP_TIMESTAMPREPLY : type == ICMPV6_ECHO_REPLY;
+	if (icmp->icmp6_code || !(packet->echo_request || packet->echo_reply))
 		return PARSED_OTHER;
 	/* The identifier stands in for the peer's port. */
-	set_ports(packet, INBOUND, bpf_htonl((__u32)bpf_ntohs(echo->identifier) << 16));
+	set_ports(packet, INBOUND, bpf_htonl((__u32)bpf_ntohs(icmp->icmp6_identifier) << 16));
 	return PARSED;
 }
 
@@ -330,7 +316,6 @@ static inline enum parsed parse(struct __sk_buff *skb, struct packet *packet, en
 	return result;
 }
 
-/* The first segment of a connection. */
 static inline bool is_syn(const struct packet *packet)
 {
 	return (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;

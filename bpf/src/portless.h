@@ -66,8 +66,8 @@ static __noinline struct flow *quoted_flow(struct __sk_buff *skb, struct packet 
 	struct packet *quote = scratch_packet();
 	struct flow *flow;
 
-	*quote = (struct packet){ .length = packet->length - sizeof(struct echo) };
-	if (parse_ip(skb, quote, QUOTED, packet->offset + sizeof(struct echo)) != PARSED || quote->echo_reply)
+	*quote = (struct packet){ .length = packet->length - sizeof(struct icmp6hdr) };
+	if (parse_ip(skb, quote, QUOTED, packet->offset + sizeof(struct icmp6hdr)) != PARSED || quote->echo_reply)
 		return NULL;
 	quote->digest = digest(&quote->tuple, quote->family);
 	*table = TABLE_CONNECTIONLESS;

@@ -4,9 +4,6 @@
 
 #include "parse.h"
 
-#define DONT_FRAGMENT 0x4000
-#define CONTROL_TRAFFIC 0xc0 /* RFC 1812, 4.3.2.5 */
-
 /* The checksum of these bytes (RFC 1071), with what was summed up before. */
 static inline __be16 checksum_of(void *bytes, __u32 size, __u64 seed)
 {
@@ -22,11 +19,6 @@ static inline __u32 ip_size(bool v4)
 	return v4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
 }
 
-static inline __u8 *beginning(struct rejection *rejection, bool v4)
-{
-	return rejection->ip + sizeof(rejection->ip) - ip_size(v4);
-}
-
 #define LOCAL_HOPS 255 /* of what never leaves the host; RFC 5082 takes no less */
 
 /*
@@ -37,16 +29,13 @@ static inline void write_ip(struct rejection *rejection, bool v4, __u8 protocol,
 {
 	if (v4) {
 		const struct iphdr *quoted = (const struct iphdr *)rejection->quote;
-		struct iphdr *ip = (struct iphdr *)beginning(rejection, true);
+		struct iphdr *ip = (struct iphdr *)(&rejection->type - sizeof(*ip));
 
+		__builtin_memset(ip, 0, sizeof(*ip));
 		*(__u8 *)ip = 0x45; /* see ip_version() */
-		ip->tos = CONTROL_TRAFFIC;
 		ip->tot_len = bpf_htons(sizeof(*ip) + length);
-		ip->id = 0;
-		ip->frag_off = bpf_htons(DONT_FRAGMENT);
 		ip->ttl = LOCAL_HOPS;
 		ip->protocol = protocol;
-		ip->check = 0;
 		ip->saddr = quoted->daddr;
 		ip->daddr = quoted->saddr;
 		ip->check = checksum_of(ip, sizeof(*ip), 0);
@@ -54,7 +43,7 @@ static inline void write_ip(struct rejection *rejection, bool v4, __u8 protocol,
 		const struct ipv6hdr *quoted = (const struct ipv6hdr *)rejection->quote;
 		struct ipv6hdr *ip = (struct ipv6hdr *)rejection->ip;
 
-		*(__be32 *)ip = bpf_htonl(6 << 28 | CONTROL_TRAFFIC << 20);
+		*(__be32 *)ip = bpf_htonl(6 << 28);
 		ip->payload_len = bpf_htons(length);
 		ip->nexthdr = protocol;
 		ip->hop_limit = LOCAL_HOPS;
@@ -68,7 +57,7 @@ static inline __u64 pseudo_header(struct rejection *rejection, bool v4, __u8 pro
 {
 	__u32 addresses = v4 ? 2 * sizeof(__be32) : 2 * sizeof(struct in6_addr);
 
-	return bpf_csum_diff(NULL, 0, (__be32 *)(rejection->ip + sizeof(rejection->ip) - addresses), addresses,
+	return bpf_csum_diff(NULL, 0, (__be32 *)(&rejection->type - addresses), addresses,
 			     bpf_htonl(length + protocol));
 }
 
@@ -87,7 +76,7 @@ static inline bool become(struct __sk_buff *skb, struct rejection *rejection, bo
 	    bpf_skb_change_head(skb, 0, 0) || bpf_skb_change_tail(skb, header + length, 0))
 		return false;
 	/* The packet is linear and not shared now: what is written to it is written. */
-	bpf_skb_store_bytes(skb, header, beginning(rejection, v4), length, 0);
+	bpf_skb_store_bytes(skb, header, &rejection->type - ip_size(v4), length, 0);
 	if (header)
 		bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_dest), mac, sizeof(mac), 0);
 	return true;

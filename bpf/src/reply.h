@@ -18,7 +18,10 @@ static inline void stamp_left(struct flow *flow, __u32 moved)
 		flow->left = left;
 }
 
-/* Counts what became of a reply, and its flow with the first reply of which that became. */
+/*
+ * Counts what became of a reply, and its flow with the first reply of which that became. One that could not go by the way
+ * of its flow tells nothing of that.
+ */
 static inline void count_reply(struct __sk_buff *skb, struct flow *flow, __u64 pair, __u32 packets,
 			       enum outcome outcome)
 {
@@ -29,16 +32,11 @@ static inline void count_reply(struct __sk_buff *skb, struct flow *flow, __u64 p
 		flow->state |= bit;
 	if (outcome == OUTCOME_CORRECTED)
 		__sync_fetch_and_add(&flow->corrected, packets);
+	else if (outcome != OUTCOME_ASYMMETRIC && flow->attempt)
+		flow->attempt |= ATTEMPT_ASTRAY;
 	if (outcome != OUTCOME_ASYMMETRIC)
 		stamp_left(flow, outcome == OUTCOME_CORRECTED ? LEFT_MOVED : 0);
 	count_pair(skb, with_outcome(pair, outcome), packets, first);
-}
-
-/* The reply could not go by the way of its flow: a handshake teaches nothing then. */
-static inline void note_astray(struct flow *flow, enum table table)
-{
-	if (table == TABLE_HALF_OPEN || flow->flags & FLOW_ON_TRIAL)
-		flow->attempt |= ATTEMPT_ASTRAY;
 }
 
 /*
@@ -78,8 +76,6 @@ static inline void hand_over(struct __sk_buff *skb, const struct packet *packet,
 static inline bool arrived(struct __sk_buff *skb)
 {
 	struct handover *handover = &get_scratch()->handover;
-	__u32 packets = handover->packets;
-	__u64 pair = handover->pair;
 	struct flow *flow;
 
 	if (handover->ifindex != skb->ifindex || handover->ticket != skb->tc_index)
@@ -88,9 +84,9 @@ static inline bool arrived(struct __sk_buff *skb)
 	skb->tc_index = handover->tc_index;
 	flow = handover->table >= TABLE_ORIGINATED ? NULL : find_digest(handover->digest, handover->table);
 	if (likely(flow))
-		count_reply(skb, flow, pair, packets, OUTCOME_CORRECTED);
+		count_reply(skb, flow, handover->pair, handover->packets, OUTCOME_CORRECTED);
 	else /* originated, or evicted this very moment */
-		count_pair(skb, with_outcome(pair, OUTCOME_CORRECTED), packets, handover->first);
+		count_pair(skb, with_outcome(handover->pair, OUTCOME_CORRECTED), handover->packets, handover->first);
 	if (unlikely(handover->traced))
 		trace_left(skb);
 	return true;
@@ -179,35 +175,16 @@ static inline int add_header(struct __sk_buff *skb, struct handover *handover)
 }
 
 /*
- * Redirects the packet to its peer, on the link of the target: the kernel writes both MACs, and asks for the peer's where
- * it does not know it. What waits for that is lost: it is sent by the next hop of its route (net/core/neighbour.c,
- * neigh_update()), which is another interface's. To have the helper look for a route instead would leak that of the
- * packet (commit 23f3770e1a53 mends it), and by IPv6 heed routes by other interfaces.
- */
-static __noinline int redirect_to_peer(const struct packet *packet, __u32 ifindex)
-{
-	struct bpf_redir_neigh to = { .nh_family = packet->family == 4 ? FAMILY_IPV4 : FAMILY_IPV6 };
-	const __u32 *peer = (const __u32 *)packet->tuple.peer;
-
-	if (packet->family == 4)
-		to.ipv4_nh = peer[3];
-	else
-		__builtin_memcpy(to.ipv6_nh, peer, sizeof(to.ipv6_nh));
-	return bpf_redirect_neigh(ifindex, &to, sizeof(to), 0);
-}
-
-/*
  * Gives the frame the header of the target and redirects it; `header` is the size of the one that it has. The kernel
  * takes one off where the target has none (net/core/filter.c, __bpf_redirect_no_mac). Returns PASS where that failed
  * and the packet is as it was.
  */
-static inline int send(struct __sk_buff *skb, const struct packet *packet, struct handover *handover, bool on_link,
-		       __u32 header)
+static inline int send(struct __sk_buff *skb, struct handover *handover, bool on_link, __u32 header)
 {
 	if (!handover->headerless &&
 	    unlikely(header ? !on_link && write_macs(skb, handover) : add_header(skb, handover)))
 		return PASS;
-	return on_link ? redirect_to_peer(packet, handover->ifindex) : bpf_redirect(handover->ifindex, 0);
+	return on_link ? redirect_to_peer(skb, handover->ifindex) : bpf_redirect(handover->ifindex, 0);
 }
 
 /*
@@ -261,8 +238,6 @@ static __noinline int readdress(struct __sk_buff *skb, struct packet *packet, st
 		outcome = is_enforced(interface) ? rewrite_macs(skb, interface, &mac, below) : OUTCOME_OBSERVE;
 	}
 	packet->outcome = outcome;
-	if (outcome != OUTCOME_CORRECTED)
-		note_astray(flow, table);
 	count_reply(skb, flow, pair, packets, outcome);
 	return PASS;
 }
@@ -346,7 +321,7 @@ static inline int redirect(struct __sk_buff *skb, struct packet *packet, struct 
 			handover->first = record_outcome(record, packet, OUTCOME_CORRECTED);
 			__sync_fetch_and_add(&record->moved, packets);
 		}
-		if (likely(send(skb, packet, handover, flow->flags & FLOW_ON_LINK, header) == TC_ACT_REDIRECT))
+		if (likely(send(skb, handover, flow->flags & FLOW_ON_LINK, header) == TC_ACT_REDIRECT))
 			return TC_ACT_REDIRECT;
 		handover->ifindex = 0; /* the frame stays here after all */
 		skb->tc_index = handover->tc_index;
@@ -357,27 +332,14 @@ static inline int redirect(struct __sk_buff *skb, struct packet *packet, struct 
 		if (unlikely(packet->fragment))
 			settle_fragments(packet, table, outcome);
 	}
-	if (likely(!record)) {
+	if (likely(!record))
 		count_reply(skb, flow, pair, packets, outcome);
-		note_astray(flow, table);
-	} else {
+	else
 		count_pair(skb, with_outcome(pair, outcome), packets, record_outcome(record, packet, outcome));
-	}
 	if (outcome == OUTCOME_MTU && target &&
 	    tell_sender(skb, packet, record ? &record->size_told : &flow->size_told, target->mtu, header))
 		return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
 	return PASS;
-}
-
-/*
- * Whether the kernel sends the frame by this device, below that of the flow, with a MAC that is not the upper one's
- * (macvlan).
- */
-static inline bool has_lower_mac(struct __sk_buff *skb, const struct interface *upper)
-{
-	const struct interface *lower = interface_at(skb->ifindex);
-
-	return lower && !mac_equal(lower->mac, upper->mac) && is_hosts_frame(skb, lower);
 }
 
 /*
@@ -388,7 +350,7 @@ static inline int reply(struct __sk_buff *skb, struct packet *packet, struct flo
 			struct record *record, __u32 header)
 {
 	__u32 ifindex = *(volatile __u32 *)&flow->ifindex;
-	const struct interface *target;
+	const struct interface *target, *lower;
 
 	if (unlikely(flow->flags & FLOW_AS_ROUTED) && leads_out(skb, packet)) {
 		stamp_left(flow, 0);
@@ -398,7 +360,8 @@ static inline int reply(struct __sk_buff *skb, struct packet *packet, struct flo
 		target = get_interface(flow->interface, ifindex);
 		if (likely(!target || target->lower != skb->ifindex))
 			return redirect(skb, packet, flow, table, record, target, ifindex, header);
-		if (header && has_lower_mac(skb, target))
+		lower = interface_at(skb->ifindex);
+		if (header && lower && !mac_equal(lower->mac, target->mac) && is_hosts_frame(skb, lower))
 			return readdress(skb, packet, flow, table);
 		if (!((flow->left ^ now()) & -LEFT_TICKS))
 			return PASS; /* stamped by the device on this one, perhaps as moved */

@@ -22,10 +22,7 @@ static inline __u32 socket_tuple(const struct packet *packet, struct bpf_sock_tu
 		to->ipv4.dport = tuple->self_port;
 		return sizeof(to->ipv4);
 	}
-	__builtin_memcpy(to->ipv6.saddr, tuple->peer, sizeof(tuple->peer));
-	__builtin_memcpy(to->ipv6.daddr, tuple->self, sizeof(tuple->self));
-	to->ipv6.sport = tuple->peer_port;
-	to->ipv6.dport = tuple->self_port;
+	__builtin_memcpy(&to->ipv6, tuple, sizeof(to->ipv6)); /* addresses and ports are in the same order */
 	return sizeof(to->ipv6);
 }
 
@@ -132,8 +129,6 @@ static inline bool speaks_for_itself(struct __sk_buff *skb, const struct packet 
 	       !is_transparent(sk, packet);
 }
 
-#define PMTUDISC_INTERFACE 4 /* IP_PMTUDISC_*, IPV6_PMTUDISC_*: 5 is OMIT */
-
 /*
  * Whether the socket that sent the packet goes by its route's interface alone (ip_sk_accept_pmtu() in
  * include/net/ip.h). Name servers ask for that, as they fear forged errors: to tell them would lose the packet for
@@ -151,8 +146,8 @@ static inline bool ignores_path_mtu(struct __sk_buff *skb)
 		return false;
 	inet = bpf_rdonly_cast(sk, bpf_core_type_id_kernel(struct inet_sock));
 	if (skb->protocol == bpf_htons(ETH_P_IP))
-		return inet->pmtudisc >= PMTUDISC_INTERFACE;
-	return BPF_CORE_READ_BITFIELD(inet->pinet6, pmtudisc) >= PMTUDISC_INTERFACE;
+		return inet->pmtudisc >= IP_PMTUDISC_INTERFACE; /* or OMIT; IPv6 has the same numbers */
+	return BPF_CORE_READ_BITFIELD(inet->pinet6, pmtudisc) >= IP_PMTUDISC_INTERFACE;
 }
 
 #define SEQUENCE_SLACK 65536

@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The source address of what an unconnected UDP socket sends (docs/design/source-repair.md). A socket that is bound to
- * the wildcard address leaves it to the route, which knows nothing of the question; it becomes the address that the
- * peer asked last. The kernel looks for the route afterwards (net/ipv4/udp.c, udp_sendmsg(), and net/ipv6/udp.c). A
- * lead goes from what the socket tells, the peer and both ports, to the flow by which the peer asked last, as long as
- * that flow lives.
+ * The source address of what an unconnected UDP socket sends (docs/design/source-repair.md). One that is bound to the
+ * wildcard address leaves it to the route, which knows nothing of the question; it becomes the address that the peer asked
+ * last. The kernel looks for the route afterwards (udp_sendmsg() in net/ipv4/udp.c, udpv6_sendmsg() in net/ipv6/udp.c).
  */
 #pragma once
 

@@ -116,7 +116,6 @@ __noinline int remove_entry(__u64 digest, __u32 table)
 	return 0;
 }
 
-/* Which map has a flow of this table. */
 static inline enum flow_map map_of(const struct flow *flow, enum table table)
 {
 	if (table == TABLE_CONNECTIONLESS)

@@ -348,7 +348,6 @@ enum outcome {
 	OUTCOME_ORIGINATED = 1 << 7, /* added to the outcome of what the host originates */
 };
 
-/* Protocols as the metrics name them. */
 enum protocol_class {
 	CLASS_OTHER = 0,
 	CLASS_TCP = 1,
@@ -374,9 +373,7 @@ struct pair_count {
 	__u64 flows;
 };
 
-/*
- * Everything that is counted without an interface pair. A number never becomes another event's: maps outlive versions.
- */
+/* What is counted without an interface pair. A number never becomes another event's: maps outlive versions. */
 enum event {
 	/* Packets that could not be read; they pass. */
 	EVENT_UNPARSED_TRUNCATED = 0,
@@ -513,14 +510,12 @@ struct handover {
 	bool traced;    /* the tracer was told of it */
 };
 
-/* What a tracer is told of. */
 enum trace_kind {
 	TRACE_IN = 0,   /* came in and was recorded, or not */
 	TRACE_OUT = 1,  /* leaves, is moved, or goes back to its sender */
 	TRACE_LEFT = 2, /* what was moved leaves: the next event on its CPU, which has nothing but time and place */
 };
 
-/* What kind of packet it is. */
 enum trace_form {
 	TRACE_PACKET = 0,
 	TRACE_ECHO_REQUEST = 1,

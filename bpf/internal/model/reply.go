@@ -144,7 +144,7 @@ func (m *Model) readdress(table Table, t Tuple, p *packet, frame Frame) Verdict 
 
 // astray: a reply could not go by the way of its flow, of which a handshake teaches nothing then.
 func (m *Model) astray(table Table, t Tuple) {
-	if f := m.table(table)[t]; table == tableHalfOpen || f.Flags&flagOnTrial != 0 {
+	if f := m.table(table)[t]; f.Attempt != 0 {
 		f.Attempt |= attemptAstray
 		m.table(table)[t] = f
 	}

@@ -122,7 +122,7 @@ func (m *Model) tell(f *Flow, p *packet, frame Frame, record Interface) Verdict 
 func tooBigV4(from, to netip.Addr, mtu uint32, quote []byte) []byte {
 	icmp := append(binary.BigEndian.AppendUint32([]byte{3, 4, 0, 0}, mtu), quote...)
 	binary.BigEndian.PutUint16(icmp[2:], ^onesComplementSum(icmp))
-	ip := slices.Concat([]byte{0x45, 0xc0, 0, 0, 0, 0, 0x40, 0, 255, protoICMP, 0, 0}, from.AsSlice(), to.AsSlice())
+	ip := slices.Concat([]byte{0x45, 0, 0, 0, 0, 0, 0, 0, 255, protoICMP, 0, 0}, from.AsSlice(), to.AsSlice())
 	binary.BigEndian.PutUint16(ip[2:], uint16(20+len(icmp)))
 	binary.BigEndian.PutUint16(ip[10:], ^onesComplementSum(ip))
 	return slices.Concat([]byte{0x08, 0x00}, ip, icmp)
@@ -135,7 +135,7 @@ func tooBigV6(from, to netip.Addr, mtu uint32, quote []byte) []byte {
 	pseudo := binary.BigEndian.AppendUint32(nil, uint32(len(icmp)))
 	pseudo = slices.Concat(addresses, pseudo, []byte{0, 0, 0, protoICMPv6}, icmp)
 	binary.BigEndian.PutUint16(icmp[2:], ^onesComplementSum(pseudo))
-	ip := []byte{0x6c, 0, 0, 0, 0, 0, protoICMPv6, 255}
+	ip := []byte{0x60, 0, 0, 0, 0, 0, protoICMPv6, 255}
 	binary.BigEndian.PutUint16(ip[4:], uint16(len(icmp)))
 	return slices.Concat([]byte{0x86, 0xdd}, ip, addresses, icmp)
 }
