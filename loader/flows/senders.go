@@ -54,11 +54,13 @@ type Sender struct {
 
 // Because says why the way is not the rule's.
 func (s *Sender) Because() string {
-	rule := s.Interface
+	rule := "by " + s.Interface
 	if s.hasGateway {
-		rule = "the gateway"
+		rule = "by the gateway"
+	} else if s.Way == WayLastHop {
+		rule = "directly" // to a neighbour
 	}
-	return fmt.Sprintf("as by %s none was completed, learnt at %s", rule, finding.Moment(s.LearntAt, time.Now()))
+	return fmt.Sprintf("as %s none was completed, learnt at %s", rule, finding.Moment(s.LearntAt, time.Now()))
 }
 
 func senderOf(f *bpf.DatapathFlow) bpf.DatapathSender {

@@ -147,7 +147,9 @@ func (v *view) flow(entry *bpf.DatapathFlow, state string) Flow {
 	flow.Closing = state == StateEstablished && entry.IsClosing()
 	flow.Relates = v.relation(entry, state)
 	flow.Sender = senderOf(entry)
-	flow.Unanswered = state == StateHalfOpen && entry.Attempt&uint8(bpf.DatapathAttemptATTEMPT_AGAIN) != 0
+	const sent = uint8(bpf.DatapathAttemptATTEMPT_SENT | bpf.DatapathAttemptATTEMPT_CHOICE)
+	flow.Unanswered = state == StateHalfOpen && entry.Attempt&sent == sent && flow.GoesOn()
+	flow.Retried = entry.Attempt&uint8(bpf.DatapathAttemptATTEMPT_AGAIN) != 0
 	if way := wayOf(entry.Flags); way != WayRule {
 		flow.Verdict = &way
 	}
@@ -160,7 +162,7 @@ func (v *view) relation(f *bpf.DatapathFlow, state string) Relation {
 	const noSocket = uint16(bpf.DatapathFlowFlagsFLOW_NO_SOCKET)
 	protocol := f.Tuple.Protocol
 	isEcho := protocol == unix.IPPROTO_ICMP || protocol == unix.IPPROTO_ICMPV6
-	goesOn := v.clock.Since(f.Created)-v.clock.Since(f.Seen) >= time.Second
+	goesOn := v.clock.Since(f.Created)-v.clock.Since(f.Seen) >= time.Second // as Flow.GoesOn
 	switch {
 	case v.ownerOf(f.Tuple.Self) != f.Interface, state == StateHalfOpen, isEcho:
 	case state == StateEstablished && !f.IsClosing(), state == StateConnectionless && f.Flags&noSocket == 0 && isAnswered(f) && goesOn:

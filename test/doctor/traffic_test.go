@@ -73,15 +73,48 @@ func TestVirtualMAC(t *testing.T) {
 	onlyOne(t, p.Doctor(0), "unknown-gateway", "", "ok")
 }
 
+// dropReplies has a router drop what an interface of the server sends it.
+func dropReplies(t *testing.T, router *topology.Host, by *topology.Interface) {
+	host.Nft(t, router, `table netdev one-way {
+	chain in { type filter hook ingress device "`+by.Peer().Name+`" priority 0
+		tcp sport 7 drop
+	}
+}`)
+}
+
+// TestInVain has both routers drop replies of TCP. Who observes says that enforcing tries other ways, and who enforces that all
+// are tried.
+func TestInVain(t *testing.T) {
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
+	dropReplies(t, n.Replication.Host, n.Server.Eth1)
+	dropReplies(t, n.Production.Host, n.Server.Eth0)
+	p := product.On(t, n.Server.Host)
+	p.Start("--observe", "--config", product.WriteConfig(t, product.SmallTables))
+	for _, f := range traffic.Families {
+		go traffic.NewConversation(t, traffic.TCP, n.ClientEth0, n.Server.Eth1.Address(f)).Ask(t.Context())
+	}
+	wants := func(tried string) {
+		await.Eventually(t, "doctor says that no handshake was completed", func() error {
+			found := p.Doctor(0).Of("sender", "eth1").With("warning", "no handshake with ", tried)
+			if len(found) != len(traffic.Families) {
+				return fmt.Errorf("%+v", found)
+			}
+			return nil
+		})
+	}
+	wants("was completed: 1 was answered as routed: replypath only observes there")
+	if plan := p.Plan(0); plan.Summary != "ready: replypath mode enforce" || len(plan.Mended) != 1+len(traffic.Families) { // wrong-way, too
+		t.Errorf("%s: %+v", plan.Summary, plan.Mended)
+	}
+	p.Expect(0, "mode", "enforce")
+	wants("was completed: 1 was answered by every way")
+}
+
 // TestDirectReturn has eth1's router drop replies, which arrive as routed. A handshake teaches that, all commands tell of it, and
 // flows flush forgets it.
 func TestDirectReturn(t *testing.T) {
 	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
-	host.Nft(t, n.Replication.Host, `table netdev one-way {
-	chain in { type filter hook ingress device "`+n.Server.Eth1.Peer().Name+`" priority 0
-		tcp sport 7 drop
-	}
-}`)
+	dropReplies(t, n.Replication.Host, n.Server.Eth1)
 	p := product.On(t, n.Server.Host)
 	d := p.Start("--config", product.WriteConfig(t, product.SmallTables+"interfaces: [{name: eth0}, {name: eth1, next_hop: last-hop}]\n"))
 	ask := func(f topology.Family) *traffic.Conversation {
@@ -238,7 +271,7 @@ func TestObservedWrongWay(t *testing.T) {
 		p.Expect(0, "flows", "flush") // of the other family
 		onlyOne(t, p.Doctor(0), "wrong-way", "", "ok")
 		talks(t, n, f, false)
-		found := onlyOne(t, p.Doctor(0), "wrong-way", "eth1", "warning", "replies of eth1 leave by eth0: ", "live flows", "packets in all, reason observe")
+		found := onlyOne(t, p.Doctor(0), "wrong-way", "eth1", "note", "replies of eth1 leave by eth0: ", "live flows", "packets in all, reason observe", "completed so")
 		fix := product.OrEmpty(found.Fix)
 		if want := "replypath mode enforce --pin-dir " + p.PinDir + "  # until the next start: leave --observe out then"; fix != want {
 			t.Errorf("fix %q, not %q", fix, want)

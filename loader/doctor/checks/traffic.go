@@ -38,8 +38,8 @@ func OwnAddresses(h *snapshot.Host) []finding.Finding {
 		case w.By == w.On:
 			return finding.Fine(w.On, text)
 		}
-		return finding.Problem(finding.Warning, w.On, fmt.Sprintf("%s, to peers beyond %s: a stateful firewall, strict urpf or a source check "+
-			"on that way drops them. replypath sends them by %s", text, w.Address.Masked(), w.On), remedy.Try(&h.State))
+		return finding.Problem(finding.Warning, w.On, fmt.Sprintf("%s, to peers beyond %s: a stateful firewall, strict urpf or a source check on "+
+			"that way would drop them. replypath sends them by %s, unless handshakes show that they arrive as routed only", text, w.Address.Masked(), w.On), remedy.Try(&h.State))
 	})
 }
 
@@ -170,7 +170,12 @@ func wrongWay(h *snapshot.Host, w *snapshot.WrongWay, text string) finding.Findi
 	link := "ip -details link show dev " + finding.Quote(w.To)
 	switch w.Reason {
 	case snapshot.ReasonObserve:
-		return finding.Problem(finding.Warning, w.To, text+": replypath only observes there", remedy.Enforce(h, w.To))
+		severity, text := finding.Warning, text+": replypath only observes there"
+		if w.Arrived > 0 {
+			severity = finding.Note
+			text += fmt.Sprintf("; %s completed so: enforcing learns from handshakes by which way replies arrive", finding.Counted(w.Arrived, "handshake was", "handshakes were"))
+		}
+		return finding.Problem(severity, w.To, text, remedy.Enforce(h, w.To))
 	case snapshot.ReasonLinkDown:
 		return finding.Seen(finding.Error, w.To, text+": "+w.To+" is down or gone", finding.Explained(link, "bring it up, or its cable"))
 	case "no_next_hop":

@@ -3,6 +3,7 @@
 package checks
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -73,6 +74,10 @@ func TestWrongWays(t *testing.T) {
 		{"observed", func(h *snapshot.Host) { testhost.Wrong(observed)(h); h.Config.Mode = config.ModeObserve },
 			[]string{found + enforce + "  # until the next start; for good: mode: enforce in /etc/replypath/replypath.yaml"}},
 		{"observed by hand", testhost.Wrong(observed), []string{found + enforce}},
+		{"observed, and they arrive", func(h *snapshot.Host) {
+			testhost.Wrong(observed)(h)
+			h.WrongWays[0].Arrived = 1
+		}, []string{"note" + strings.Replace(strings.TrimPrefix(found, "warning"), " => ", "; 1 handshake was completed so: enforcing learns from handshakes by which way replies arrive => ", 1) + enforce}},
 		{"observed by its own mode", func(h *snapshot.Host) {
 			testhost.Wrong(observed)(h)
 			h.Config.Interfaces = []config.Interface{{Name: "eth1", Mode: config.ModeObserve}}
@@ -264,7 +269,7 @@ func TestOwnAddresses(t *testing.T) {
 	refused := []string{"warning eth1: 10.4.0.100 on eth1: the kernel refuses replies, to peers beyond 10.4.0.0/24: a rule or a route does ?? " + listRouting}
 	testhost.Check(t, OwnAddresses, []testhost.Wants{
 		{"by another interface", by(snapshot.OwnWay{By: "eth0"}), []string{"warning eth1: 10.4.0.100 on eth1: replies leave by eth0, to peers beyond 10.4.0.0/24: " +
-			"a stateful firewall, strict urpf or a source check on that way drops them. replypath sends them by eth1 => replypath try"}},
+			"a stateful firewall, strict urpf or a source check on that way would drop them. replypath sends them by eth1, unless handshakes show that they arrive as routed only => replypath try"}},
 		{"by their own", by(snapshot.OwnWay{By: "eth1"}), []string{"ok eth1: 10.4.0.100 on eth1: replies leave by eth1"}},
 		{"attached", testhost.And(by(snapshot.OwnWay{By: "eth0"}), attached), nil},
 		{"refused", by(snapshot.OwnWay{Refused: true}), refused},
