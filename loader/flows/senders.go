@@ -160,17 +160,20 @@ func readWays(maps *bpf.Maps) (map[bpf.DatapathSender]bpf.DatapathLearnt, error)
 	return all, nil
 }
 
-// ForgetSenders forgets what was learnt of some senders.
-func ForgetSenders(maps *bpf.Maps, isOne func(bpf.DatapathSender) bool) error {
+// ForgetSenders forgets what was learnt of some senders, and returns how many there were.
+func ForgetSenders(maps *bpf.Maps, isOne func(bpf.DatapathSender) bool) (forgotten int, err error) {
 	all, err := readWays(maps)
 	errs := []error{err}
 	for key := range all {
 		if !isOne(key) {
 			continue
 		}
-		if err := maps.Ways.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		switch err := maps.Ways.Delete(key); {
+		case err == nil:
+			forgotten++
+		case !errors.Is(err, ebpf.ErrKeyNotExist):
 			errs = append(errs, fmt.Errorf("forget by which way replies arrive: %w", err))
 		}
 	}
-	return errors.Join(errs...)
+	return forgotten, errors.Join(errs...)
 }
