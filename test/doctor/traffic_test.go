@@ -135,6 +135,12 @@ func TestDirectReturn(t *testing.T) {
 		if e.Verdict != "direct-return" || product.OrEmpty(e.LeavesBy) != "eth0" || product.OrEmpty(flow.Verdict) != "direct-return" || flow.NextHopMAC != nil {
 			t.Errorf("%s; %+v", e, flow)
 		}
+		trace := p.Trace(func() error { return ask(f).Ask(await.Within(t, await.AnswerTime)) }, "--self", c.Self.Addr().String())
+		for _, packet := range trace.Interrupt() {
+			if packet.Direction == "out" && packet.Verdict != "direct-return" {
+				t.Error(&packet)
+			}
+		}
 	}
 	senders, learnt := p.Status().Senders, p.Metrics().Sum("replypath_ways_learnt_total", "way=direct-return")
 	if len(senders) != 2 || senders[0].Way != "direct-return" || learnt != 2 {
