@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/discover"
 	"replypath/loader/doctor/snapshot"
+	"replypath/loader/flows"
 	"replypath/loader/pins"
 	"replypath/test/testhost"
 )
@@ -142,12 +144,20 @@ func TestMissingInterfaces(t *testing.T) {
 }
 
 func TestManagedInterfaces(t *testing.T) {
+	const guest = "note vmbr1: vmbr1 records requests for its own addresses only: a bridge to a container or virtual machine, which no route leads out of. " +
+		"Its rp_filter stays. If a router is there, set interfaces: [{name: eth0}, {name: eth1}, {name: vmbr1}] in /etc/replypath/replypath.yaml, " +
+		"then systemctl reload replypath ?? ip link show master vmbr1"
 	testhost.Check(t, ManagedInterfaces, []testhost.Wants{
 		{"two", nil, []string{"ok: eth0, eth1"}},
-		{"and a bridge with a guest", func(h *snapshot.Host) { h.Guests = []discover.Interface{{Name: "vmbr1"}} }, []string{
-			"note vmbr1: vmbr1 records requests for its own addresses only: a bridge to a container or virtual machine, which no route leads out of. " +
-				"Its rp_filter stays. If a router is there, set interfaces: [{name: eth0}, {name: eth1}, {name: vmbr1}] in /etc/replypath/replypath.yaml, " +
-				"then systemctl reload replypath ?? ip link show master vmbr1", "ok: eth0, eth1"}},
+		{"and a bridge with a guest", func(h *snapshot.Host) { h.Guests = []discover.Interface{{Name: "vmbr1"}} }, []string{guest, "ok: eth0, eth1"}},
+		{"one that is strict", func(h *snapshot.Host) {
+			h.Guests, h.RPFilterDrops = []discover.Interface{{Name: "vmbr1"}}, new(uint64(7))
+			h.Settings["net.ipv4.conf.vmbr1.rp_filter"] = 1
+		}, []string{strings.Replace(guest, "rp_filter stays", "rp_filter stays strict: it drops requests by ipv4 from beyond the bridge; "+
+			"7 packets were dropped so in this network namespace since it began", 1), "ok: eth0, eth1"}},
+		{"one that is served", func(h *snapshot.Host) {
+			h.Guests, h.Flows = []discover.Interface{{Name: "vmbr1", Index: 9}}, []flows.Flow{{Interface: new("vmbr1"), Peer: "10.9.0.5"}}
+		}, []string{"ok: eth0, eth1"}},
 		{"none", func(h *snapshot.Host) {
 			h.Interfaces = nil
 			h.Unmanaged = []discover.Unmanaged{{Name: "lo", Reason: "loopback"}, {Name: "eth0", Reason: "no global address"}}

@@ -21,6 +21,7 @@ import (
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
 	"replypath/loader/hostsettings"
+	"replypath/loader/status"
 	"replypath/metrics"
 )
 
@@ -102,24 +103,27 @@ func isToldElsewhere(h *snapshot.Host, w *snapshot.WrongWay) bool {
 // program of ours sees. Where the answers belong, their operator knows.
 func UnnamedTunnels(h *snapshot.Host) []finding.Finding {
 	found := finding.Each(h.WrongWays, func(w *snapshot.WrongWay) finding.Finding {
-		if w.Reason != snapshot.ReasonTunnel || h.Named(w.To) == nil || remedy.EntryOf(h, w.To) != nil {
+		takesAll := func(i status.Interface) bool { return i.Name == w.To && !i.OwnOnly } // since a route leads out of it
+		if w.Reason != snapshot.ReasonTunnel || h.Named(w.To) == nil || remedy.EntryOf(h, w.To) != nil || h.Status != nil && slices.ContainsFunc(h.Status.Interfaces, takesAll) {
 			return finding.None
 		}
-		return unnamedTunnel(h, w.To, fmt.Sprintf("a tunnel that brought requests for %s, %d were counted: their replies leave", ofInterface(w.From), w.Packets),
+		return unnamedTunnel(h, finding.Note, w.To, fmt.Sprintf("a tunnel that brought requests for %s, %d were counted: their replies leave", ofInterface(w.From), w.Packets),
 			finding.Explained(remedy.Command(&h.State, "replypath trace --count 10"), "the requests, and their way"))
 	})
 	if h.Config.Interfaces != nil {
 		return found
 	}
 	return append(found, finding.Each(h.Nameless, func(u *discover.Unmanaged) finding.Finding {
-		return unnamedTunnel(h, u.Name, u.Reason+": replies to what it brings leave", "ip -details -statistics link show dev "+finding.Quote(u.Name))
+		severity := finding.OK
+		if strings.HasPrefix(u.Reason, "a bridge") {
+			severity = finding.Note
+		}
+		return unnamedTunnel(h, severity, u.Name, u.Reason+": replies to what it brings leave", "ip -details -statistics link show dev "+finding.Quote(u.Name))
 	})...)
 }
 
-func unnamedTunnel(h *snapshot.Host, name, found, inspect string) finding.Finding {
-	f := finding.Fine(name, found+" as routed. If these belong there, "+remedy.ConfigureInterface(h, name, ""))
-	f.Inspect = &inspect
-	return f
+func unnamedTunnel(h *snapshot.Host, severity finding.Severity, name, found, inspect string) finding.Finding {
+	return finding.Seen(severity, name, found+" as routed. If these belong there, "+remedy.ConfigureInterface(h, name, ""), inspect)
 }
 
 // UnrecordedProtocols tells of tunnels and IPsec by which this host was asked over another interface than that of the default
