@@ -15,7 +15,7 @@ func TestEncode(t *testing.T) {
 	for name, file := range map[string]string{"empty": "", "example": Example} {
 		config := mustParse(t, file)
 		listen := ""
-		overrides := Overrides{Interfaces: []string{"eth1", "eth7"}, Observe: true, Listen: &listen}
+		overrides := Overrides{Interfaces: []string{"eth1", "eth7"}, Observe: true, Listen: &listen, Mechanism: "tcx"}
 		await.Must(t, overrides.Apply(config))
 		got, err := Decode(config.Encode())
 		if err != nil {
@@ -24,7 +24,7 @@ func TestEncode(t *testing.T) {
 		if diff := compare(config, got); diff != "" {
 			t.Errorf("%s: -want +got:\n%s", name, diff)
 		}
-		if words := strings.Join(got.Flags.Words(), " "); words != "--interface eth1 --interface eth7 --observe --listen " {
+		if words := strings.Join(got.Flags.Words(), " "); words != "--interface eth1 --interface eth7 --observe --listen  --mechanism tcx" {
 			t.Errorf("%s: flags %s", name, words)
 		}
 	}
