@@ -324,6 +324,7 @@ func (r *reader) counted(s *Status) error {
 		mark = r.journal.Marks[0]
 	}
 	totals.Failing = totals.FailingSince(mark)
+	totals.Unrecorded -= min(mark.Unrecorded, totals.Unrecorded)
 	s.Counted = Counted{Totals: totals, NotEntered: notEntered - min(mark.NotEntered, notEntered)}
 	if !r.journal.Began.IsZero() {
 		s.Counted.Since = &r.journal.Began

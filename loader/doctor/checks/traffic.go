@@ -129,6 +129,9 @@ func unnamedTunnel(h *snapshot.Host, severity finding.Severity, name, found, ins
 // UnrecordedProtocols tells of tunnels and IPsec by which this host was asked over another interface than that of the default
 // route, by which what is not recorded leaves.
 func UnrecordedProtocols(h *snapshot.Host) []finding.Finding {
+	if h.Status != nil && h.Status.Counted.Unrecorded == 0 {
+		return nil // of late
+	}
 	isTold := make(map[counters.Unrecorded]bool)
 	return finding.Each(h.Unrecorded, func(u *counters.Unrecorded) finding.Finding {
 		i, best := h.Named(u.Interface), h.BestDefault(map[uint8]int{4: unix.AF_INET, 6: unix.AF_INET6}[u.Family])

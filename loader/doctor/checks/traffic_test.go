@@ -64,6 +64,7 @@ func TestUnrecordedProtocols(t *testing.T) {
 			"note eth1: eth1 brings protocol 50 (esp), which is not recorded: its replies leave as routed" +
 				" => add esp to protocols: [tcp, udp, icmp, icmpv6, sctp] in /etc/replypath/replypath.yaml, then systemctl reload replypath",
 		}},
+		{"of long ago", func(h *snapshot.Host) { came(gre)(h); h.Status = new(status.Status) }, nil},
 		{"listed by now", func(h *snapshot.Host) { came(gre)(h); h.Config.Protocols = append(h.Config.Protocols, 47) }, nil},
 	})
 }
