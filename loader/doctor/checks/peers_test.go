@@ -37,8 +37,7 @@ func TestSilentGateways(t *testing.T) {
 			h.Routes[0].Protocol = unix.RTPROT_DHCP
 		}, []string{
 			"error eth0: gateway 10.3.0.1 does not answer arp: it is failed ?? ip neigh show 10.3.0.1 dev eth0 @ a DHCP client",
-			"ok eth1: gateway 10.4.0.1 is reachable",
-		}},
+			"ok eth1: gateway 10.4.0.1 is reachable"}},
 		{"failed, of the configuration", func(h *snapshot.Host) {
 			state(nexthop.StateFailed)(h)
 			h.Interfaces[1].Settings.Gateways = []netip.Addr{testhost.Address("10.4.0.1")}
@@ -220,12 +219,10 @@ func TestConnectedSockets(t *testing.T) {
 	testhost.Check(t, ConnectedSockets, []testhost.Wants{
 		{"asked on another address", with(flow, connected), []string{
 			"error eth1: iperf3 on udp port 5201 answers 10.1.0.100:4000 from 10.3.0.100, but the request went to 10.4.0.100: it connects its wildcard socket, and only its own settings change that" +
-				" ?? ss -uanp 'sport = :5201'  # who has the socket: have it bind to 10.4.0.100 @ iperf3",
-		}},
+				" ?? ss -uanp 'sport = :5201'  # who has the socket: have it bind to 10.4.0.100 @ iperf3"}},
 		{"by an unknown process", testhost.And(with(flow, connected), unknown), []string{
 			"error eth1: udp port 5201 answers 10.1.0.100:4000 from 10.3.0.100, but the request went to 10.4.0.100: it connects its wildcard socket, and only its own settings change that" +
-				" ?? ss -uanp 'sport = :5201'  # who has the socket: have it bind to 10.4.0.100",
-		}},
+				" ?? ss -uanp 'sport = :5201'  # who has the socket: have it bind to 10.4.0.100"}},
 		{"asked on this address", func(h *snapshot.Host) { f := flow; f.Self = "10.3.0.100"; with(f, connected)(h) }, nil},
 		{"tcp", func(h *snapshot.Host) { f := flow; f.Protocol = "tcp"; with(f, connected)(h) }, nil},
 		{"no flow", having(connected), nil},
