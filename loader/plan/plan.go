@@ -36,7 +36,7 @@ type Plan struct {
 	Rules        []Rule               `json:"rules"`
 	HostChanges  []status.WouldChange `json:"host_changes"`
 	Blockers     []finding.Finding    `json:"blockers"`
-	Mended       []finding.Finding    `json:"mended"` // what enforcing is to mend
+	Mended       []finding.Finding    `json:"mended"` // what enforcing is for
 }
 
 // Verdicts of a plan.

@@ -70,7 +70,7 @@ With -o json it is one object:
   host_changes[] object, before, after; the routes for bound sockets are
                  known once a daemon observes
   blockers[]     as doctor[]
-  mended[]       what enforcing is to mend, as doctor[]`,
+  mended[]       what enforcing is for, as doctor[]`,
 		Example: `  replypath plan
   replypath plan --since 7d
   replypath plan -o json | jq '.rules[] | select(.verdict == "not-needed").rule'`,
@@ -149,7 +149,7 @@ func showPlan(p *output.Page, made *plan.Plan) {
 	for _, findings := range []struct {
 		header string
 		list   []finding.Finding
-	}{{"enforcing is to mend:", made.Mended}, {"in the way:", made.Blockers}} {
+	}{{"what enforcing is for:", made.Mended}, {"in the way:", made.Blockers}} {
 		if len(findings.list) > 0 {
 			p.Line("\n%s", findings.header)
 		}

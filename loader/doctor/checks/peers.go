@@ -227,7 +227,7 @@ func strangers(h *snapshot.Host, i *discover.Interface, family int) (found []fin
 	h.Unnamed(i.Name, func(f *flows.Flow, peer netip.Addr) {
 		mac := macOf(&f.Sender)
 		isOther := snapshot.FamilyOf(netip.PrefixFrom(peer, 0)) != family || h.IsOnLink(i.Index, peer) || f.State == flows.StateHalfOpen && !f.GoesOn()
-		if !isOther && len(known[mac]) == 0 {
+		if !isOther && f.Sender.Mac != [6]uint8{} && len(known[mac]) == 0 {
 			count[mac]++
 			works[mac] = works[mac] || f.State == flows.StateEstablished
 		}
