@@ -119,7 +119,7 @@ func showPlan(p *output.Page, made *plan.Plan) {
 		watched := time.Duration(made.Watched * float64(time.Second))
 		p.Line("watched for %s since %s ago", cmp.Or(checks.Shortly(watched), "a moment"), cmp.Or(checks.Shortly(made.MadeAt.Sub(*made.WatchedSince)), "a moment"))
 	} else {
-		p.Line("nothing is attached: only the connections of this moment are known, not whether replies arrive")
+		p.Wrapped("", "nothing is attached: only the connections of this moment are known, not whether replies arrive")
 	}
 	if made.HistoryError != nil {
 		p.Wrapped("", "earlier looks are not regarded: "+*made.HistoryError)
