@@ -140,7 +140,7 @@ func (l *core) gatewayInterface(index int) gateways.Interface {
 
 // forgetInterface deletes what was counted for the id of an interface that is gone, and what handshakes by it taught.
 func (l *core) forgetInterface(id uint16) error {
-	if err := flows.ForgetSenders(&l.datapath.Maps, func(s bpf.DatapathSender) bool { return s.Interface == id }); err != nil {
+	if _, err := flows.ForgetSenders(&l.datapath.Maps, func(s bpf.DatapathSender) bool { return s.Interface == id }); err != nil {
 		return err
 	}
 	return l.published.WithoutReaders(func() error { // they would show it as the next one's

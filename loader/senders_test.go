@@ -87,14 +87,14 @@ func TestSenders(t *testing.T) {
 	}))
 	b.wantSenders("where gateways are configured", "02 last-hop, 01 rule")
 	await.Must(t, r.reload())
-	b.flush(flows.Filter{Peer: netip.MustParsePrefix("192.0.2.0/24")})
+	b.flush(flows.Filter{Peer: netip.MustParsePrefix("192.0.2.0/24")}, 0)
 	b.wantSenders("others' flows are flushed", all)
-	b.flush(flows.Filter{Interface: "eth1"})
+	b.flush(flows.Filter{Interface: "eth1"}, 2)
 	b.wantSenders("those of eth1 are flushed", "03 direct-return")
 	b.ip("link set eth0 down\nlink set eth0 up")
 	b.wantSenders("the link was down", "")
 	teach(b.eth1, 7, lastHop, nil)
-	b.flush(flows.Filter{})
+	b.flush(flows.Filter{}, 5)
 	b.wantSenders("all are flushed", "")
 	teach(b.eth1, 8, lastHop, nil)
 	await.Must(t, r.forgetInterface(b.idsOf("eth1")[0]))
@@ -102,14 +102,17 @@ func TestSenders(t *testing.T) {
 	await.Same(t, "entries that are left", 0, len(entries[bpf.DatapathSender, bpf.DatapathLearnt](b, b.maps().Ways)))
 }
 
-func (b *server) flush(filter flows.Filter) {
+func (b *server) flush(filter flows.Filter, senders int) {
 	b.Helper()
 	b.inside(func() error {
 		table, err := flows.Open(b.dir)
 		if err != nil {
 			return err
 		}
-		_, err = table.Flush(filter)
+		flushed, err := table.Flush(filter)
+		if flushed.Senders != senders {
+			b.Errorf("%+v, not %d senders", flushed, senders)
+		}
 		return errors.Join(err, table.Close())
 	})
 }
@@ -148,12 +151,12 @@ func TestLearntFlows(t *testing.T) {
 func (b *server) wantExplained(q explain.Question, verdict string, mac [6]uint8) {
 	b.Helper()
 	e := read(b, func() (*explain.Answer, error) { return explain.Ask(b.dir, q) })
-	wantBy, wantMAC := "eth1", net.HardwareAddr(mac[:]).String()
+	wantBy, wantMAC, tried := "eth1", net.HardwareAddr(mac[:]).String(), "directly"
 	if verdict == explain.DirectReturn {
-		wantBy, wantMAC = "eth0", b.eth0.Peer().MAC.String()
+		wantBy, wantMAC, tried = "eth0", b.eth0.Peer().MAC.String(), "by eth1"
 	}
 	by, next := finding.OrEmpty(e.Replypath.Interface), finding.OrEmpty(e.Replypath.NextHopMAC)
-	if e.Verdict != verdict || by != wantBy || next != wantMAC || finding.OrEmpty(e.LeavesBy) != wantBy || !strings.Contains(e.Detail, ", as by eth1 none was completed, learnt at ") {
+	if e.Verdict != verdict || by != wantBy || next != wantMAC || finding.OrEmpty(e.LeavesBy) != wantBy || !strings.Contains(e.Detail, ", as "+tried+" none was completed, learnt at ") {
 		b.Errorf("%s: %s by %s, %s: %s", verdict, e.Verdict, by, next, e.Detail)
 	}
 }

@@ -34,8 +34,8 @@ func flushRefused(pinDir string, maps *hostmaps.Maps) (flushed int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	flushed, err = table.Flush(flows.Filter{Func: func(f *flows.Flow) bool { return !isServed(rules, f) }})
-	return flushed, errors.Join(err, table.Close())
+	all, err := table.Flush(flows.Filter{Func: func(f *flows.Flow) bool { return !isServed(rules, f) }})
+	return all.Flows, errors.Join(err, table.Close())
 }
 
 // isServed tells whether a flow would be recorded by an interface that is there. What cannot be told is left.

@@ -313,7 +313,9 @@ func bytesOf(f *flows.Flow) int {
 	return int(*f.Bytes)
 }
 
-func (f *fakeFlows) Flush(filter flows.Filter) (int, error) { return len(f.matching(filter)), nil }
+func (f *fakeFlows) Flush(filter flows.Filter) (flows.Flushed, error) {
+	return flows.Flushed{Flows: len(f.matching(filter)), Senders: 1}, nil
+}
 
 // Follow reports every flow as new, and then waits.
 func (f *fakeFlows) Follow(ctx context.Context, filter flows.Filter, _ time.Duration, each func(flows.Flow) error) error {

@@ -101,7 +101,7 @@ func (a *Attacher) addQdisc(iface Interface) (added bool, err error) {
 		if present.Type() == "clsact" {
 			return false, nil
 		}
-		return false, fmt.Errorf("%s %s where clsact is needed: tc qdisc del dev %s %[2]s",
+		return false, fmt.Errorf("%s %s where clsact is needed: tc qdisc del dev %s %[2]s takes it away, with its filters, such as a shaper's",
 			Occupied(iface.Name), present.Type(), iface.Name)
 	}
 	if err := a.nl.QdiscAdd(newClsact(iface)); err != nil && !errors.Is(err, unix.EEXIST) {

@@ -97,6 +97,7 @@ type Overrides struct {
 	Observe    bool     // observe on every interface
 	Enforce    bool     // enforce where Observe and an interface's own settings say nothing else
 	Listen     *string  // Metrics.Listen; nil: as configured
+	Mechanism  string   // by which programs are attached, alone; empty: by the best there is
 }
 
 // Interface is the configuration of one managed interface, or of all that a

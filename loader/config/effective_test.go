@@ -15,14 +15,14 @@ func TestEncode(t *testing.T) {
 	for name, file := range map[string]string{"empty": "", "example": Example} {
 		config := mustParse(t, file)
 		listen := ""
-		overrides := Overrides{Interfaces: []string{"eth1", "eth7"}, Observe: true, Listen: &listen}
+		overrides := Overrides{Interfaces: []string{"eth1", "eth7"}, Observe: true, Listen: &listen, Mechanism: "tcx"}
 		await.Must(t, overrides.Apply(config))
 		got, err := Decode(config.Encode())
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
 		wantSame(t, name, config, got)
-		await.Same(t, name+": flags", "--interface eth1 --interface eth7 --observe --listen ", strings.Join(got.Flags.Words(), " "))
+		await.Same(t, name+": flags", "--interface eth1 --interface eth7 --observe --listen  --mechanism tcx", strings.Join(got.Flags.Words(), " "))
 	}
 }
 

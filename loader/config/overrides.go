@@ -37,6 +37,9 @@ func (o Overrides) Words() []string {
 	if o.Listen != nil {
 		words = append(words, "--listen", *o.Listen)
 	}
+	if o.Mechanism != "" {
+		words = append(words, "--mechanism", o.Mechanism)
+	}
 	return words
 }
 

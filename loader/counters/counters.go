@@ -210,6 +210,7 @@ type Totals struct {
 	Lost         uint64            `json:"lost"`          // moved, and never seen leaving
 	Uncorrected  map[string]uint64 `json:"uncorrected"`   // by reason, those that there are, without what is observed
 	Failing      Failing           `json:"-"`
+	Unrecorded   uint64            `json:"-"` // requests by protocols that are not recorded
 }
 
 // Failing are the packets that left wrongly, or not at all, by interface pairs where these are more than a few.
@@ -243,7 +244,7 @@ func (t *Totals) Unmeant() (sum uint64) {
 
 // Mark is what is to be remembered of a moment, to tell later what has failed since.
 func (t *Totals) Mark(at time.Time, notEntered uint64) pins.MarkRecord {
-	return pins.MarkRecord{At: at, Lost: t.Lost, Uncorrected: t.Unmeant(), NotEntered: notEntered}
+	return pins.MarkRecord{At: at, Lost: t.Lost, Uncorrected: t.Unmeant(), NotEntered: notEntered, Unrecorded: t.Unrecorded}
 }
 
 // ReadMark reads what has failed up to now.
@@ -298,6 +299,8 @@ func (c Pairs) Totals() Totals {
 			b.corrected += count.Packets
 		case outcome == bpf.DatapathOutcomeOUTCOME_OBSERVE:
 			t.WouldCorrect += count.Packets
+		case outcome == bpf.DatapathOutcomeOUTCOME_UNRECORDED:
+			t.Unrecorded += count.Packets
 		case isLost:
 			t.Lost += count.Packets
 			b.lost += count.Packets

@@ -95,10 +95,11 @@ func TestTotals(t *testing.T) {
 		pair(2, bpf.DatapathOutcomeOUTCOME_MTU):                                             packets(8),
 		pair(3, bpf.DatapathOutcomeOUTCOME_MTU):                                             packets(0),
 		pair(3, bpf.DatapathOutcomeOUTCOME_NO_NEXT_HOP):                                     packets(0),
+		pair(3, bpf.DatapathOutcomeOUTCOME_UNRECORDED):                                      packets(2),
 		pair(2, bpf.DatapathOutcomeOUTCOME_CORRECTED|bpf.DatapathOutcomeOUTCOME_ORIGINATED): packets(9),
 		pair(2, bpf.DatapathOutcomeOUTCOME_OBSERVE|bpf.DatapathOutcomeOUTCOME_ORIGINATED):   packets(10),
 	}.Totals()
-	want := Totals{Corrected: 7, WouldCorrect: 5, Lost: 13, Uncorrected: map[string]uint64{"mtu": 8}, Failing: Failing{Lost: 13, Uncorrected: 8}}
+	want := Totals{Corrected: 7, WouldCorrect: 5, Lost: 13, Uncorrected: map[string]uint64{"mtu": 8}, Failing: Failing{Lost: 13, Uncorrected: 8}, Unrecorded: 2}
 	await.Same(t, "(-want +got)", want, got)
 }
 

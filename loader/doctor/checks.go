@@ -61,7 +61,7 @@ var known = []check{
 	{"no-gateway", "an interface with `next_hop: gateway` and without a gateway", "every interface that needs a gateway has one", checks.WithoutGateway},
 	{"unknown-gateway", "an interface without a known gateway: frames from a MAC that no neighbour has",
 		"every gateway is known, or questions come from the mac of a neighbour", checks.UnknownGateways},
-	{"sender", "replies that go back to their sender or as routed, as handshakes taught; a warning where no way was answered",
+	{"sender", "replies that go back to their sender or as routed, as handshakes taught; a warning where none was completed",
 		"replies go by the rule of next_hop", checks.Senders},
 	{"arp-ignore", "`arp_ignore` with two interfaces in one network, a macvlan, or a virtual address on lo",
 		"no two interfaces share a network or a wire, and no address is on lo only", checks.ARPIgnore},

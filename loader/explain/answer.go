@@ -378,9 +378,12 @@ func (h *Host) Outcome(event *bpf.DatapathTraceEvent) (verdict, reason string, e
 	if verdict, reason = Outcome(event); verdict != Corrected && verdict != AlreadyRight {
 		return verdict, reason, nil
 	}
-	table := bpf.FlowTables(&h.table.Maps().DatapathMaps)[event.Table]
-	flow, err := table.Find(h.programs.Seeds.Digest(event.Tuple))
-	if flow != nil {
+	tables, digest := bpf.FlowTables(&h.table.Maps().DatapathMaps), h.programs.Seeds.Digest(event.Tuple)
+	flow, err := tables[event.Table].Find(digest)
+	if flow == nil && err == nil && event.Table == uint8(bpf.DatapathTableTABLE_HALF_OPEN) { // its handshake is completed by now
+		flow, err = tables[bpf.DatapathTableTABLE_ESTABLISHED].Find(digest)
+	}
+	if flow != nil && (verdict != Corrected || event.Mac == flow.Mac) { // else it left before another way was tried
 		verdict = ByWay(verdict, flow.Flags)
 	}
 	return verdict, reason, err

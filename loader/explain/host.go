@@ -246,9 +246,8 @@ func (k kernel) way(q *Question, received int, own bool, to *Kernel) (kernelWay,
 	return way, err
 }
 
-// route asks for the route of what the host sends itself; of what it
-// forwards, where Self is not its own, for that of a packet which comes in from
-// there.
+// route asks for the route of what the host sends itself; of what it forwards, where Self is not its own, for that of a packet
+// which comes in from there. What may not be forwarded it sends itself, by an address that the firewall translates to Self.
 func (k kernel) route(p kernelroute.Packet, own bool) (kernelroute.Route, error) {
 	if own {
 		return kernelroute.AskOwn(p)
@@ -257,7 +256,12 @@ func (k kernel) route(p kernelroute.Packet, own bool) (kernelroute.Route, error)
 	if err == nil && len(from) > 0 {
 		p.Input = from[0].LinkIndex
 	}
-	return kernelroute.Ask(p)
+	r, err := kernelroute.Ask(p)
+	if r.Err == nil || err != nil || p.Peer.Addr().Is6() { // IPv6 does not say so here
+		return r, err
+	}
+	p.Input, p.Self = 0, netip.AddrPortFrom(netip.IPv4Unspecified(), p.Self.Port())
+	return kernelroute.AskOwn(p)
 }
 
 // neighbour returns the MAC that the kernel has for a next hop, nil where it is

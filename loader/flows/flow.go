@@ -44,10 +44,15 @@ type Flow struct {
 	Outcome         string  `json:"outcome,omitempty"` // of what the host originated: what became of it
 	// Relates tells what the host opens goes by the flow's interface; of what it originated, RelatesAll: that did.
 	Relates Relation `json:"-"`
-	// Sender is who brought its frames, and Unanswered says that what answered it left by several ways, and none arrived so far.
+	// Sender is who brought its frames. Unanswered says that what answered its handshake may leave by several ways, and that the
+	// peer asks again: a scan does not. Retried says that it left by several.
 	Sender     bpf.DatapathSender `json:"-"`
 	Unanswered bool               `json:"-"`
+	Retried    bool               `json:"-"`
 }
+
+// GoesOn tells of a flow of which not all came at once.
+func (f *Flow) GoesOn() bool { return f.AgeSeconds-f.IdleSeconds >= 1 }
 
 // IsDirect tells of a flow whose replies go as routed, as handshakes taught.
 func (f *Flow) IsDirect() bool { return f.Verdict != nil && *f.Verdict == WayDirectReturn }

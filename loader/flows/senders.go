@@ -55,11 +55,13 @@ type Sender struct {
 
 // Because says why the way is not the rule's.
 func (s *Sender) Because() string {
-	rule := s.Interface
+	rule := "by " + s.Interface
 	if s.hasGateway {
-		rule = "the gateway"
+		rule = "by the gateway"
+	} else if s.Way == WayLastHop {
+		rule = "directly" // to a neighbour
 	}
-	return fmt.Sprintf("as by %s none was completed, learnt at %s", rule, finding.Moment(s.LearntAt, time.Now()))
+	return fmt.Sprintf("as %s none was completed, learnt at %s", rule, finding.Moment(s.LearntAt, time.Now()))
 }
 
 // onLinkHop stands in place of the gateway of neighbours.
@@ -177,17 +179,20 @@ func readWays(maps *bpf.Maps) (map[bpf.DatapathSender]bpf.DatapathLearnt, error)
 	return all, nil
 }
 
-// ForgetSenders forgets what was learnt of some senders.
-func ForgetSenders(maps *bpf.Maps, isOne func(bpf.DatapathSender) bool) error {
+// ForgetSenders forgets what was learnt of some senders, and returns how many there were.
+func ForgetSenders(maps *bpf.Maps, isOne func(bpf.DatapathSender) bool) (forgotten int, err error) {
 	all, err := readWays(maps)
 	errs := []error{err}
 	for key := range all {
 		if !isOne(key) {
 			continue
 		}
-		if err := maps.Ways.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		switch err := maps.Ways.Delete(key); {
+		case err == nil:
+			forgotten++
+		case !errors.Is(err, ebpf.ErrKeyNotExist):
 			errs = append(errs, fmt.Errorf("forget by which way replies arrive: %w", err))
 		}
 	}
-	return errors.Join(errs...)
+	return forgotten, errors.Join(errs...)
 }

@@ -147,7 +147,9 @@ func (v *view) flow(entry *bpf.DatapathFlow, state string) Flow {
 	flow.Closing = state == StateEstablished && entry.IsClosing()
 	flow.Relates = v.relation(entry, state)
 	flow.Sender = v.senderOf(entry)
-	flow.Unanswered = state == StateHalfOpen && entry.Attempt&uint8(bpf.DatapathAttemptATTEMPT_AGAIN) != 0
+	const sent = uint8(bpf.DatapathAttemptATTEMPT_SENT | bpf.DatapathAttemptATTEMPT_CHOICE)
+	flow.Unanswered = state == StateHalfOpen && entry.Attempt&sent == sent && flow.GoesOn()
+	flow.Retried = entry.Attempt&uint8(bpf.DatapathAttemptATTEMPT_AGAIN) != 0
 	if way := wayOf(entry.Flags); way != WayRule {
 		flow.Verdict = &way
 	}
@@ -160,7 +162,7 @@ func (v *view) relation(f *bpf.DatapathFlow, state string) Relation {
 	const noSocket = uint16(bpf.DatapathFlowFlagsFLOW_NO_SOCKET)
 	protocol := f.Tuple.Protocol
 	isEcho := protocol == unix.IPPROTO_ICMP || protocol == unix.IPPROTO_ICMPV6
-	goesOn := v.clock.Since(f.Created)-v.clock.Since(f.Seen) >= time.Second
+	goesOn := v.clock.Since(f.Created)-v.clock.Since(f.Seen) >= time.Second // as Flow.GoesOn
 	switch {
 	case v.ownerOf(f.Tuple.Self) != f.Interface, state == StateHalfOpen, isEcho:
 	case state == StateEstablished && !f.IsClosing(), state == StateConnectionless && f.Flags&noSocket == 0 && isAnswered(f) && goesOn:
@@ -370,11 +372,16 @@ func (t *Table) List(filter Filter) ([]Flow, error) {
 	return list, err
 }
 
-// Flush forgets the flows that match and returns how many there were, and what handshakes taught of their senders, or of all
-// senders by the interface, or by any, where nothing else is asked for. What Func chooses leaves that as it is. For a
-// moment after that nothing that the host sends is taken for a beginning
-// (datapath.Grace).
-func (t *Table) Flush(filter Filter) (int, error) {
+// Flushed is how much was forgotten. The JSON names are fixed.
+type Flushed struct {
+	Flows   int `json:"flushed"`
+	Senders int `json:"senders"`
+}
+
+// Flush forgets the flows that match, and what handshakes taught of their senders, or of all senders by the interface, or by
+// any, where nothing else is asked for. What Func chooses leaves that as it is. For a moment after that nothing that the host
+// sends is taken for a beginning (datapath.Grace).
+func (t *Table) Flush(filter Filter) (flushed Flushed, err error) {
 	type place struct {
 		table  bpf.DatapathTable
 		digest uint64
@@ -383,7 +390,7 @@ func (t *Table) Flush(filter Filter) (int, error) {
 	senders := make(map[bpf.DatapathSender]bool)
 	v, err := t.newView()
 	if err != nil {
-		return 0, err
+		return flushed, err
 	}
 	err = t.eachRow(v, &filter, func(table bpf.DatapathTable, digest uint64, r row) {
 		found = append(found, place{table, digest})
@@ -391,26 +398,28 @@ func (t *Table) Flush(filter Filter) (int, error) {
 	})
 	if filter.Func == nil {
 		isAll := !filter.Peer.IsValid() && filter.Protocol == nil && !filter.Asymmetric && filter.Limit == 0
-		err = errors.Join(err, ForgetSenders(t.maps, func(s bpf.DatapathSender) bool {
+		var sendersErr error
+		flushed.Senders, sendersErr = ForgetSenders(t.maps, func(s bpf.DatapathSender) bool {
 			return senders[s] || isAll && (filter.Interface == "" || v.interfaces[s.Interface] == filter.Interface)
-		}))
+		})
+		err = errors.Join(err, sendersErr)
 	}
 	if len(found) == 0 {
-		return 0, err
+		return flushed, err
 	}
 	// The answer to a question that is on its way now must not pass for a
 	// beginning.
 	if graceErr := t.grace(); graceErr != nil {
-		return 0, errors.Join(err, graceErr)
+		return flushed, errors.Join(err, graceErr)
 	}
-	flushed, tables := 0, bpf.FlowTables(&t.maps.DatapathMaps)
+	tables := bpf.FlowTables(&t.maps.DatapathMaps)
 	errs := []error{err}
 	for _, f := range found {
 		if err := tables[f.table].Delete(f.digest); err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		flushed++
+		flushed.Flows++
 	}
 	return flushed, errors.Join(errs...)
 }

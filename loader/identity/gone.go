@@ -44,9 +44,10 @@ func (g *Gone) Drop(j *pins.Journal, d *datapath.Datapath) error {
 	j.Interfaces = dropGone(j.Interfaces, func(r pins.InterfaceRecord) bool { return r.Index != 0 || interfaces[r.ID] })
 	j.Gateways = dropGone(j.Gateways, func(r pins.GatewayRecord) bool { return !r.Gone || gateways[r.ID] })
 	g.stayed = len(j.Interfaces) + len(j.Gateways)
-	return flows.ForgetSenders(&d.Maps, func(s bpf.DatapathSender) bool {
+	_, err = flows.ForgetSenders(&d.Maps, func(s bpf.DatapathSender) bool {
 		return !slices.ContainsFunc(j.Interfaces, func(r pins.InterfaceRecord) bool { return r.ID == s.Interface })
 	})
+	return err
 }
 
 // dropGone drops the first of the records that are not needed. The last ones stay.

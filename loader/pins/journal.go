@@ -95,6 +95,7 @@ type MarkRecord struct {
 	Lost        uint64    `json:"lost"`        // packets
 	Uncorrected uint64    `json:"uncorrected"` // packets, without those that nobody wants to be corrected
 	NotEntered  uint64    `json:"not_entered"` // flows
+	Unrecorded  uint64    `json:"unrecorded"`  // packets
 }
 
 // TrialRecord is what takes a datapath on trial back.

@@ -36,7 +36,7 @@ type Plan struct {
 	Rules        []Rule               `json:"rules"`
 	HostChanges  []status.WouldChange `json:"host_changes"`
 	Blockers     []finding.Finding    `json:"blockers"`
-	Mended       []finding.Finding    `json:"mended"` // what enforcing mends
+	Mended       []finding.Finding    `json:"mended"` // what enforcing is for
 }
 
 // Verdicts of a plan.
@@ -141,7 +141,7 @@ func (p *planner) isMendedByEnforcing(f *finding.Finding) bool {
 	switch f.Check {
 	case "addresses":
 		return f.Fix != nil
-	case "wrong-way":
+	case "wrong-way", "sender":
 		return f.Severity == finding.Warning && f.Fix != nil // it only observes
 	case "rp-filter":
 		return p.Config.ManageRPFilter && f.Fix != nil

@@ -321,6 +321,8 @@ func TestFirstLine(t *testing.T) {
 		}), "nothing to do here; doctor has 1 warning"},
 		{"only observed", testhost.And(observes, testhost.Wrong(snapshot.WrongWay{From: "eth0", To: "eth1", Reason: snapshot.ReasonObserve, Flows: 1})),
 			"ready: replypath mode enforce"},
+		{"only observed, and they arrive", testhost.And(observes, testhost.Wrong(snapshot.WrongWay{From: "eth0", To: "eth1", Reason: snapshot.ReasonObserve, Flows: 1, Arrived: 1})),
+			"nothing to do here"},
 		{"an unmanaged way out", testhost.And(testhost.Enforces, testhost.Wrong(snapshot.WrongWay{From: "tun9", To: "eth1", Reason: snapshot.ReasonNotManaged, Flows: 1})),
 			"blocked: wrong-way: replies of eth1 leave by tun9: 1 live flow, reason not_managed: replypath is not attached there"},
 	} {

@@ -186,6 +186,7 @@ func (r *reader) describe(record *pins.InterfaceRecord) (i Interface, err error)
 	if err := r.maps.Interfaces.Lookup(bpf.PlaceOf(record.Index), &entry); err != nil {
 		return i, fmt.Errorf("read what the programs know of interface %s: %w", i.Name, err)
 	}
+	i.OwnOnly = entry.Takes&uint8(bpf.DatapathTakesTAKES_ITS_OWN_ONLY) != 0
 	i.HostModel = string(config.HostModelWeak)
 	if entry.Flags&uint8(bpf.DatapathInterfaceFlagsINTERFACE_STRONG) != 0 {
 		i.HostModel = string(config.HostModelStrong)
@@ -323,6 +324,7 @@ func (r *reader) counted(s *Status) error {
 		mark = r.journal.Marks[0]
 	}
 	totals.Failing = totals.FailingSince(mark)
+	totals.Unrecorded -= min(mark.Unrecorded, totals.Unrecorded)
 	s.Counted = Counted{Totals: totals, NotEntered: notEntered - min(mark.NotEntered, notEntered)}
 	if !r.journal.Began.IsZero() {
 		s.Counted.Since = &r.journal.Began

@@ -73,6 +73,7 @@ type Interface struct {
 	Gateways  []Gateway `json:"gateways"`
 	RPFilter  *int      `json:"rp_filter"` // effective value of IPv4
 	Flows     int       `json:"flows"`
+	OwnOnly   bool      `json:"-"` // it records requests for its own addresses alone
 }
 
 // The roles of interfaces.

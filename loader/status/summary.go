@@ -158,8 +158,8 @@ func (s *Status) outcomes(now time.Time) []string {
 // noneLost is at the end of what became of the replies.
 const noneLost = ", none lost"
 
-// results are the numbers of replies, each a packet, that were corrected, or would be, and lost. The first of them is said
-// in these words.
+// results are the numbers of replies, each a packet, that were corrected, or only observed to be asymmetric, and lost. The
+// first of them is said in these words.
 func (s *Status) results(none, one, many string) string {
 	first := func(n uint64) string {
 		switch n {
@@ -174,17 +174,14 @@ func (s *Status) results(none, one, many string) string {
 	uncorrected := c.Unmeant()
 	enforces, observes := s.modes()
 	if !enforces && c.Corrected == 0 && c.Lost == 0 && uncorrected == 0 {
-		if c.WouldCorrect == 0 {
-			return "0 replies need correction"
-		}
-		return first(c.WouldCorrect) + " would be corrected"
+		return first(c.WouldCorrect) + " asymmetric"
 	}
 	text := first(c.Corrected) + " corrected"
 	if uncorrected > 0 {
 		text += fmt.Sprintf(", %d not corrected", uncorrected)
 	}
 	if observes {
-		text += fmt.Sprintf(", %d would be", c.WouldCorrect)
+		text += fmt.Sprintf(", %d observed", c.WouldCorrect)
 	}
 	if c.Lost > 0 {
 		return text + fmt.Sprintf(", %d lost", c.Lost)

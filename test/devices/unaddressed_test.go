@@ -100,6 +100,10 @@ func wantNoted(t *testing.T, p *product.Product, d *product.Daemon) {
 			t.Errorf("changed: %s", c.Object)
 		}
 	}
+	if found := p.Doctor(0).Of("managed", "eth1"); len(found) > 0 {
+		t.Errorf("doctor tells of a bridge whose requests are served: %+v", found)
+	}
+	p.Expect(0, "flows", "flush")
 	if found := p.Doctor(0).Of("managed", "eth1").With("note", "its own addresses only", "{name: eth1}"); len(found) != 1 {
 		t.Errorf("doctor does not tell of the bridge: %+v", found)
 	}
@@ -110,7 +114,7 @@ func wantNoted(t *testing.T, p *product.Product, d *product.Daemon) {
 	d.Reconfigure("")
 	await.Must(t, p.Host.SetSysctl("net/ipv4/ip_forward", "1"))
 	await.Becomes(t, "the bridge", nil, func() *product.Interface { return p.Status().Interface("eth1") })
-	if found := p.Doctor(0).Of("unnamed-tunnel", "eth1").With("ok", "for which this host forwards", "{name: eth1}"); len(found) != 1 {
+	if found := p.Doctor(0).Of("unnamed-tunnel", "eth1").With("note", "for which this host forwards", "{name: eth1}"); len(found) != 1 {
 		t.Errorf("doctor does not tell of a bridge that is left alone: %+v", found)
 	}
 }

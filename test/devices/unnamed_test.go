@@ -126,7 +126,7 @@ func TestUnnamedTunnel(t *testing.T) {
 	}
 	wantAllByEth1(t, s.TwoNIC, s.server)
 	name := s.server.Eth1.Name
-	if found := p.Doctor(0).Of("unnamed-tunnel", name).With("ok", "addresses of eth0", "{name: "+name+"}"); len(found) != 1 {
+	if found := p.Doctor(0).Of("unnamed-tunnel", name).With("note", "addresses of eth0", "{name: "+name+"}"); len(found) != 1 {
 		t.Errorf("doctor does not tell of the tunnel: %+v", found)
 	}
 
@@ -169,9 +169,13 @@ func TestUplink(t *testing.T) {
 				})
 			}
 			each("without replypath", s.wantConversationLost)
-			product.On(t, s.Server).Start()
+			p := product.On(t, s.Server)
+			p.Start()
 			traffic.EachQuestion(t, "its own address", s.wantRight)
 			each("without a route", s.wantConversationLost)
+			if found := p.Doctor(0).Of("unnamed-tunnel", name).With("note", "brought requests"); len(found) != 2 { // eth0's and translated ones
+				t.Errorf("doctor does not tell of %s: %+v", name, found)
+			}
 			for _, f := range traffic.Families {
 				await.Must(t, s.Server.AddRoute(topology.Route{Destination: anywhere(f), Interface: name, Table: 9}))
 			}
@@ -185,6 +189,9 @@ func TestUplink(t *testing.T) {
 				})
 			}
 			each("with a route", func(t *testing.T, c *traffic.Conversation) { s.wantAnswers(t, c, s.Replication) })
+			if found := p.Doctor(0).Of("unnamed-tunnel", name); len(found) > 0 {
+				t.Errorf("doctor tells of a way out: %+v", found)
+			}
 		})
 	}
 }

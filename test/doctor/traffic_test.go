@@ -3,6 +3,7 @@
 package doctor
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -73,26 +74,43 @@ func TestVirtualMAC(t *testing.T) {
 	onlyOne(t, p.Doctor(0), "unknown-gateway", "", "ok")
 }
 
-// TestDirectReturn has eth1's router drop replies, which arrive as routed. A handshake teaches that, all commands tell of it, and
-// flows flush forgets it.
+// TestDirectReturn has both routers drop replies of TCP: no way is answered, which is told while replypath observes, and once it
+// enforces. Then they arrive as routed. A handshake teaches that, all commands tell of it, and flows flush forgets it.
 func TestDirectReturn(t *testing.T) {
 	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{Policy: topology.AnySource})
-	host.Nft(t, n.Replication.Host, `table netdev one-way {
-	chain in { type filter hook ingress device "`+n.Server.Eth1.Peer().Name+`" priority 0
+	for router, nic := range map[*topology.Host]*topology.Interface{n.Replication.Host: n.Server.Eth1, n.Production.Host: n.Server.Eth0} {
+		host.Nft(t, router, `table netdev one-way {
+	chain in { type filter hook ingress device "`+nic.Peer().Name+`" priority 0
 		tcp sport 7 drop
 	}
 }`)
+	}
 	p := product.On(t, n.Server.Host)
-	d := p.Start("--config", product.WriteConfig(t, product.SmallTables+"interfaces: [{name: eth0}, {name: eth1, next_hop: last-hop}]\n"))
+	p.Start("--config", product.WriteConfig(t, product.SmallTables))
 	ask := func(f topology.Family) *traffic.Conversation {
 		return traffic.NewConversation(t, traffic.TCP, n.ClientEth0, n.Server.Eth1.Address(f))
 	}
-	for _, f := range traffic.Families {
-		if c := ask(f); c.Ask(await.Within(t, 2*await.SilenceTime)) == nil {
-			t.Fatalf("%s: answered by a router that drops replies", c)
+	for mode, tried := range map[string]string{"observe": "as routed: replypath only observes there, and enforcing tries other ways", "enforce": "by every way"} {
+		p.Expect(0, "mode", mode)
+		p.Expect(0, "flows", "flush")
+		ctx, stop := context.WithCancel(t.Context())
+		for _, f := range traffic.Families {
+			go ask(f).Ask(ctx)
 		}
+		await.Eventually(t, "doctor says that no handshake was completed", func() error {
+			if found := p.Doctor(0).Of("sender", "eth1").With("warning", "was completed: 1 was answered "+tried); len(found) != len(traffic.Families) {
+				return fmt.Errorf("%+v", found)
+			}
+			return nil
+		})
+		if plan := p.Plan(0); mode == "observe" && (plan.Summary != "ready: replypath mode enforce" || len(plan.Mended) == 0) {
+			t.Errorf("%s: %+v", plan.Summary, plan.Mended)
+		}
+		stop()
 	}
-	d.Reconfigure(product.SmallTables)
+	p.Expect(0, "mode", "enforce")
+	host.Shell(t, n.Production.Host, "nft delete table netdev one-way")
+	p.Expect(0, "flows", "flush")
 	for _, f := range traffic.Families {
 		c := ask(f)
 		traffic.Ask(t, c)
@@ -101,6 +119,12 @@ func TestDirectReturn(t *testing.T) {
 		flow := p.Flows("--peer", c.Peer.Addr().String())[0]
 		if e.Verdict != "direct-return" || product.OrEmpty(e.LeavesBy) != "eth0" || product.OrEmpty(flow.Verdict) != "direct-return" || flow.NextHopMAC != nil {
 			t.Errorf("%s; %+v", e, flow)
+		}
+		trace := p.Trace(func() error { return ask(f).Ask(await.Within(t, await.AnswerTime)) }, "--self", c.Self.Addr().String())
+		for _, packet := range trace.Interrupt() {
+			if packet.Direction == "out" && packet.Verdict != "direct-return" {
+				t.Error(&packet)
+			}
 		}
 	}
 	senders, learnt := p.Status().Senders, p.Metrics().Sum("replypath_ways_learnt_total", "way=direct-return")
@@ -113,7 +137,6 @@ func TestDirectReturn(t *testing.T) {
 	}
 }
 
-// TestARPFlux is S5: both interfaces answer for an address, and only its own once the fixes are typed.
 // TestUnrecordedProtocol has eth1's address asked by protocols of tunnels. They are answered by eth0, and doctor says what to
 // list; then they are answered by eth1.
 func TestUnrecordedProtocol(t *testing.T) {
@@ -238,7 +261,7 @@ func TestObservedWrongWay(t *testing.T) {
 		p.Expect(0, "flows", "flush") // of the other family
 		onlyOne(t, p.Doctor(0), "wrong-way", "", "ok")
 		talks(t, n, f, false)
-		found := onlyOne(t, p.Doctor(0), "wrong-way", "eth1", "warning", "replies of eth1 leave by eth0: ", "live flows", "packets in all, reason observe")
+		found := onlyOne(t, p.Doctor(0), "wrong-way", "eth1", "note", "replies of eth1 leave by eth0: ", "live flows", "packets in all, reason observe", "completed so")
 		fix := product.OrEmpty(found.Fix)
 		if want := "replypath mode enforce --pin-dir " + p.PinDir + "  # until the next start: leave --observe out then"; fix != want {
 			t.Errorf("fix %q, not %q", fix, want)

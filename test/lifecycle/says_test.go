@@ -114,9 +114,9 @@ func wantAnswer(t *testing.T, p *product.Product, pattern string) {
 func TestAnswerOfStatus(t *testing.T) {
 	n, p := server.NewExact(t)
 	d := p.Start("--observe")
-	wantAnswer(t, p, `ok: observing on eth0, eth1; 0 replies need correction, since \d\d:\d\d`)
+	wantAnswer(t, p, `ok: observing on eth0, eth1; no replies asymmetric, since \d\d:\d\d`)
 	traffic.Ask(t, conversation(t, n, traffic.UDP, topology.IPv4))
-	wantAnswer(t, p, `degraded: replies of eth1 leave by eth0; observing on .*; 1 .*would be corrected.*`)
+	wantAnswer(t, p, `degraded: replies of eth1 leave by eth0; observing on .*; 1 .*asymmetric.*`)
 	p.Expect(0, "mode", "enforce")
 	for range 3 {
 		traffic.Ask(t, conversation(t, n, traffic.UDP, topology.IPv4))

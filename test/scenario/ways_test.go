@@ -524,6 +524,12 @@ func testDirectReturn(t *testing.T) {
 	w.start(t)
 	together(t, goOn, ofEach([]*sender{hasty}, (*sender).impatient), ofEach([]*sender{near}, (*sender).works))
 	together(t, ofEach(append(all, unlucky), (*sender).works))
+	for f, own := range redirected.own {
+		e := w.p.Explain("--peer", w.ClientEth0.Address(f).String(), "--self", own.String())
+		if e.Verdict != "direct-return" || product.OrEmpty(e.LeavesBy) != "eth0" {
+			t.Error(e)
+		}
+	}
 	forwards(t, w.Server.Host, 1)
 	together(t, ofEach(forwarding, (*sender).works))
 	secondOpinion(t, w, redirected, w.Inside[0].MAC)

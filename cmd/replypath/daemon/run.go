@@ -65,6 +65,7 @@ func (d *daemon) addFlags(c *cobra.Command) {
 		"attach by this only; hundreds of interfaces are attached sooner by clsact", attach.TCX, attach.Clsact)
 	cli.Complete(c, "interface", cli.InterfaceNames)
 	c.PreRun = func(*cobra.Command, []string) {
+		d.overrides.Mechanism = string(d.mechanism)
 		if flags.Changed("listen") {
 			d.overrides.Listen = listen
 		}

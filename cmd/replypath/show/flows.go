@@ -14,13 +14,14 @@ import (
 
 	"replypath/cmd/replypath/cli"
 	"replypath/cmd/replypath/output"
+	"replypath/loader/doctor/finding"
 	"replypath/loader/flows"
 )
 
 // FlowTable is what the flow commands read and clear; see flows.Table.
 type FlowTable interface {
 	Show(l flows.Listing, each func(page []flows.Flow) error) error
-	Flush(flows.Filter) (int, error)
+	Flush(flows.Filter) (flows.Flushed, error)
 	CheckInterface(name string) error
 	Follow(ctx context.Context, filter flows.Filter, every time.Duration, each func(flows.Flow) error) error
 	Close() error
@@ -204,18 +205,15 @@ func (f *flowCommand) list(table FlowTable) error {
 const wideEnough = 160
 
 func (f *flowCommand) flush(table FlowTable) error {
-	count, err := table.Flush(f.listing.Filter)
+	flushed, err := table.Flush(f.listing.Filter)
 	if err != nil {
 		return err
 	}
-	forgotten := func(p *output.Page) {
-		if count == 1 {
-			p.Line("1 flow forgotten")
-			return
-		}
-		p.Line("%d flows forgotten", count)
+	forgotten := finding.Counted(flushed.Flows, "flow", "flows")
+	if flushed.Senders > 0 {
+		forgotten += " and " + finding.Counted(flushed.Senders, "sender", "senders")
 	}
-	return f.output.Print(f.Stdout, map[string]int{"flushed": count}, forgotten)
+	return f.output.Print(f.Stdout, flushed, func(p *output.Page) { p.Line("%s forgotten", forgotten) })
 }
 
 // followEvery is how often a followed table is looked at.

@@ -70,7 +70,7 @@ With -o json it is one object:
   host_changes[] object, before, after; the routes for bound sockets are
                  known once a daemon observes
   blockers[]     as doctor[]
-  mended[]       what enforcing mends, as doctor[]`,
+  mended[]       what enforcing is for, as doctor[]`,
 		Example: `  replypath plan
   replypath plan --since 7d
   replypath plan -o json | jq '.rules[] | select(.verdict == "not-needed").rule'`,
@@ -119,13 +119,13 @@ func showPlan(p *output.Page, made *plan.Plan) {
 		watched := time.Duration(made.Watched * float64(time.Second))
 		p.Line("watched for %s since %s ago", cmp.Or(checks.Shortly(watched), "a moment"), cmp.Or(checks.Shortly(made.MadeAt.Sub(*made.WatchedSince)), "a moment"))
 	} else {
-		p.Line("nothing is attached: only the connections of this moment are known")
+		p.Wrapped("", "nothing is attached: only the connections of this moment are known, not whether replies arrive")
 	}
 	if made.HistoryError != nil {
 		p.Wrapped("", "earlier looks are not regarded: "+*made.HistoryError)
 	}
 	if len(made.WouldMove) > 0 {
-		p.Line("\nreplies that leave by another interface without replypath and rules:")
+		p.Line("\nreplies that leave by another interface or next hop without replypath and rules:")
 		showRows(p, made.WouldMove, made.MadeAt)
 	}
 	if len(made.Originated) > 0 {
@@ -149,7 +149,7 @@ func showPlan(p *output.Page, made *plan.Plan) {
 	for _, findings := range []struct {
 		header string
 		list   []finding.Finding
-	}{{"mended by enforcing:", made.Mended}, {"in the way:", made.Blockers}} {
+	}{{"what enforcing is for:", made.Mended}, {"in the way:", made.Blockers}} {
 		if len(findings.list) > 0 {
 			p.Line("\n%s", findings.header)
 		}

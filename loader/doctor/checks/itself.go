@@ -21,6 +21,7 @@ import (
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/remedy"
 	"replypath/loader/doctor/snapshot"
+	"replypath/loader/hostsettings"
 	"replypath/loader/pins"
 	"replypath/loader/problems"
 )
@@ -281,11 +282,17 @@ func ManagedInterfaces(h *snapshot.Host) []finding.Finding {
 		names = append(names, i.Name)
 	}
 	guests := finding.Each(h.Guests, func(i *discover.Interface) finding.Finding {
+		filter := ""
+		if s, _ := settingOf(h, "ipv4", i.Name, "rp_filter"); max(s.device, s.all) == hostsettings.RPFilterStrict {
+			filter = " strict: it drops requests by ipv4 from beyond the bridge" + hostsettings.Dropped(h.RPFilterDrops)
+		} else if h.IsAskedFromAfar(i) {
+			return finding.None
+		}
 		return finding.Seen(finding.Note, i.Name, i.Name+" records requests for its own addresses only: a bridge to a container or virtual machine, "+
-			"which no route leads out of. Its rp_filter stays. If a router is there, "+remedy.ConfigureInterface(h, i.Name, ""),
+			"which no route leads out of. Its rp_filter stays"+filter+". If a router is there, "+remedy.ConfigureInterface(h, i.Name, ""),
 			"ip link show master "+finding.Quote(i.Name))
 	})
-	if len(names) > 0 || len(guests) > 0 {
+	if len(names) > 0 || len(h.Guests) > 0 {
 		return append(guests, finding.Fine("", cmp.Or(strings.Join(names, ", "), "no other")))
 	}
 	for _, u := range h.Unmanaged {

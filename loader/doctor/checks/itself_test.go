@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/discover"
 	"replypath/loader/doctor/snapshot"
+	"replypath/loader/flows"
 	"replypath/loader/pins"
 	"replypath/test/testhost"
 )
@@ -30,16 +32,14 @@ func TestPinPlaces(t *testing.T) {
 			testhost.Placed(fmt.Errorf("/sys/fs/bpf/x: %w", pins.ErrForeignContents))(h)
 		}, []string{"error: /sys/fs/bpf/x: it holds what is not replypath's => " + usual}},
 		{"somebody else's in the usual place", testhost.Placed(fmt.Errorf("/sys/fs/bpf/replypath: %w", pins.ErrForeignContents)), []string{
-			"error: /sys/fs/bpf/replypath: it holds what is not replypath's ?? ls -ld /sys/fs/bpf/replypath  # what is there in its place",
-		}},
+			"error: /sys/fs/bpf/replypath: it holds what is not replypath's ?? ls -ld /sys/fs/bpf/replypath  # what is there in its place"}},
 		{"read-only elsewhere", func(h *snapshot.Host) {
 			h.PinDir = "/tmp/pins"
 			testhost.Placed(fmt.Errorf("pin into /tmp/pins: %w", unix.EROFS))(h)
 		}, []string{"error: pin into /tmp/pins: read-only file system ?? ls -ld /tmp/pins  # what is there in its place"}},
 		{"read-only", testhost.Placed(fmt.Errorf("pin into /sys/fs/bpf: %w", unix.EROFS)), []string{"error: pin into /sys/fs/bpf: read-only file system => mount -o remount,rw /sys/fs/bpf"}},
 		{"not ours to write", testhost.Placed(fmt.Errorf("pin into /sys/fs/bpf: %w", fs.ErrPermission)), []string{
-			"error: pin into /sys/fs/bpf: permission denied: this process may not ?? replypath doctor  # as root",
-		}},
+			"error: pin into /sys/fs/bpf: permission denied: this process may not ?? replypath doctor  # as root"}},
 		{"not ours, beside a datapath", func(h *snapshot.Host) {
 			h.PinDir, h.Pinned = "/sys/fs/bpf/x", true
 			testhost.Placed(fmt.Errorf("pin into /sys/fs/bpf/x: %w", fs.ErrPermission))(h)
@@ -52,8 +52,7 @@ func TestKernelAndRights(t *testing.T) {
 		{"there", nil, nil},
 		{"none", func(h *snapshot.Host) { h.Start.BTF = errors.New("the kernel has no BTF (/sys/kernel/btf/vmlinux)") }, []string{
 			"error: the kernel has no BTF (/sys/kernel/btf/vmlinux) ?? uname -r" +
-				"  # start a kernel that is built with CONFIG_DEBUG_INFO_BTF=y instead of this one; in a container, mount the host's /sys",
-		}},
+				"  # start a kernel that is built with CONFIG_DEBUG_INFO_BTF=y instead of this one; in a container, mount the host's /sys"}},
 	})
 	testhost.Check(t, KernelPrograms, []testhost.Wants{
 		{"there", testhost.Featured("tcx", true), nil},
@@ -70,8 +69,7 @@ func TestKernelAndRights(t *testing.T) {
 		{"all", nil, nil},
 		{"one is missing", lacking, []string{"error: this process lacks CAP_BPF, which a start needs to load programs ?? replypath doctor  # as root"}},
 		{"one is missing beside a datapath", func(h *snapshot.Host) { lacking(h); h.Pinned = true }, []string{
-			"note: this process lacks CAP_BPF, which a start needs to load programs ?? replypath doctor  # as root",
-		}},
+			"note: this process lacks CAP_BPF, which a start needs to load programs ?? replypath doctor  # as root"}},
 	})
 }
 
@@ -84,28 +82,22 @@ func TestConfigurations(t *testing.T) {
 		{"not written down", testhost.InForce(func(f *snapshot.InForce) { f.Config = nil }), []string{"ok: in force: /etc/replypath/replypath.yaml, loaded " + at}},
 		{"no daemon", testhost.InForce(func(f *snapshot.InForce) { testhost.Flags(f); f.Running = false }), []string{
 			"warning: no daemon runs: what is attached goes on by /etc/replypath/replypath.yaml with --interface eth1 --observe, loaded " + at +
-				", and follows neither new interfaces and addresses nor gateways => systemctl start replypath",
-		}},
+				", and follows neither new interfaces and addresses nor gateways => systemctl start replypath"}},
 		{"refused", testhost.InForce(func(f *snapshot.InForce) { f.Refused = "x:1: mode" }), []string{
-			"warning: a later configuration was refused: the one before stays: x:1: mode ?? replypath check --config /etc/replypath/replypath.yaml",
-		}},
+			"warning: a later configuration was refused: the one before stays: x:1: mode ?? replypath check --config /etc/replypath/replypath.yaml"}},
 		{"refused, and wrong still", testhost.InForce(func(f *snapshot.InForce) { f.Refused, f.File, f.Wrong = "x:1: mode", "x:1: mode", true }), []string{
 			"warning: a later configuration was refused: the one before stays: x:1: mode, and the next start fails" +
-				" ?? replypath check --config /etc/replypath/replypath.yaml",
-		}},
+				" ?? replypath check --config /etc/replypath/replypath.yaml"}},
 		{"refused, and right by now", testhost.InForce(func(f *snapshot.InForce) { f.Refused, f.File = "x:1: mode", "it has changed since it was loaded" }), []string{
-			"warning: /etc/replypath/replypath.yaml: it has changed since it was loaded: in force is what was loaded " + at + " => kill -HUP 7",
-		}},
+			"warning: /etc/replypath/replypath.yaml: it has changed since it was loaded: in force is what was loaded " + at + " => kill -HUP 7"}},
 		{"changed", testhost.InForce(func(f *snapshot.InForce) { f.File = "it has changed since it was loaded" }), []string{
-			"warning: /etc/replypath/replypath.yaml: it has changed since it was loaded: in force is what was loaded " + at + " => kill -HUP 7",
-		}},
+			"warning: /etc/replypath/replypath.yaml: it has changed since it was loaded: in force is what was loaded " + at + " => kill -HUP 7"}},
 		{"changed, and no daemon", testhost.InForce(func(f *snapshot.InForce) { f.File, f.Running = "it has changed since it was loaded", false }), []string{
 			"warning: no daemon runs: what is attached goes on by /etc/replypath/replypath.yaml, loaded " + at + ", and follows neither new interfaces and addresses nor gateways => systemctl start replypath",
 			"warning: /etc/replypath/replypath.yaml: it has changed since it was loaded: in force is what was loaded " + at + " => systemctl start replypath"}},
 		{"gone", testhost.InForce(func(f *snapshot.InForce) { f.File, f.Wrong = "it is gone: put it back", true }), []string{
 			"warning: /etc/replypath/replypath.yaml: it is gone: put it back: in force is what it said " + at +
-				", and the next start fails ?? replypath check --config /etc/replypath/replypath.yaml",
-		}},
+				", and the next start fails ?? replypath check --config /etc/replypath/replypath.yaml"}},
 	})
 }
 
@@ -121,33 +113,37 @@ func TestMissingInterfaces(t *testing.T) {
 		{"a glob stands for what comes", testhost.Naming("wan*"), nil},
 		{"by an alternative name", func(h *snapshot.Host) { testhost.Naming("uplink")(h); h.Devices[2].AltNames = []string{"uplink"} }, nil},
 		{"a slip in the file", testhost.Naming("eht1"), []string{
-			"error eht1: " + file + " => write eth1 in the place of eht1 under interfaces in /etc/replypath/replypath.yaml, then systemctl reload replypath",
-		}},
+			"error eht1: " + file + " => write eth1 in the place of eht1 under interfaces in /etc/replypath/replypath.yaml, then systemctl reload replypath"}},
 		{"a slip on the command line", testhost.Flagged("eht1"), []string{"error eht1: " + flag + " => " + mend}},
 		{"a slip on a daemon's command line", func(h *snapshot.Host) { testhost.Flagged("eht1")(h); h.Daemon = &snapshot.Daemon{PID: 7} }, []string{
-			"error eht1: " + flag + " => " + mend + "  # in the place of the daemon that runs now",
-		}},
+			"error eht1: " + flag + " => " + mend + "  # in the place of the daemon that runs now"}},
 		{"nothing like it", func(h *snapshot.Host) {
 			testhost.Naming("wan")(h)
 			h.Devices[2].AltNames = []string{"enp1s0", "uplink"}
 		}, []string{
 			"error wan: wan is not there: /etc/replypath/replypath.yaml names it, and nothing is done for it; there are eth0, eth1 (enp1s0, uplink)" +
-				" ?? ip link show  # make it, or name one of these in /etc/replypath/replypath.yaml",
-		}},
+				" ?? ip link show  # make it, or name one of these in /etc/replypath/replypath.yaml"}},
 		{"another one of the same kind, which is named itself", func(h *snapshot.Host) { testhost.Naming("eth2")(h); h.Devices = h.Devices[:2] }, []string{
 			"error eth2: eth2 is not there: /etc/replypath/replypath.yaml names it, and nothing is done for it; there are eth0" +
-				" ?? ip link show  # make it, or name one of these in /etc/replypath/replypath.yaml",
-		}},
+				" ?? ip link show  # make it, or name one of these in /etc/replypath/replypath.yaml"}},
 	})
 }
 
 func TestManagedInterfaces(t *testing.T) {
+	const guest = "note vmbr1: vmbr1 records requests for its own addresses only: a bridge to a container or virtual machine, which no route leads out of. " +
+		"Its rp_filter stays. If a router is there, set interfaces: [{name: eth0}, {name: eth1}, {name: vmbr1}] in /etc/replypath/replypath.yaml, " +
+		"then systemctl reload replypath ?? ip link show master vmbr1"
 	testhost.Check(t, ManagedInterfaces, []testhost.Wants{
 		{"two", nil, []string{"ok: eth0, eth1"}},
-		{"and a bridge with a guest", func(h *snapshot.Host) { h.Guests = []discover.Interface{{Name: "vmbr1"}} }, []string{
-			"note vmbr1: vmbr1 records requests for its own addresses only: a bridge to a container or virtual machine, which no route leads out of. " +
-				"Its rp_filter stays. If a router is there, set interfaces: [{name: eth0}, {name: eth1}, {name: vmbr1}] in /etc/replypath/replypath.yaml, " +
-				"then systemctl reload replypath ?? ip link show master vmbr1", "ok: eth0, eth1"}},
+		{"and a bridge with a guest", func(h *snapshot.Host) { h.Guests = []discover.Interface{{Name: "vmbr1"}} }, []string{guest, "ok: eth0, eth1"}},
+		{"one that is strict", func(h *snapshot.Host) {
+			h.Guests, h.RPFilterDrops = []discover.Interface{{Name: "vmbr1"}}, new(uint64(7))
+			h.Settings["net.ipv4.conf.vmbr1.rp_filter"] = 1
+		}, []string{strings.Replace(guest, "rp_filter stays", "rp_filter stays strict: it drops requests by ipv4 from beyond the bridge; "+
+			"7 packets were dropped so in this network namespace since it began", 1), "ok: eth0, eth1"}},
+		{"one that is served", func(h *snapshot.Host) {
+			h.Guests, h.Flows = []discover.Interface{{Name: "vmbr1", Index: 9}}, []flows.Flow{{Interface: new("vmbr1"), Peer: "10.9.0.5"}}
+		}, []string{"ok: eth0, eth1"}},
 		{"none", func(h *snapshot.Host) {
 			h.Interfaces = nil
 			h.Unmanaged = []discover.Unmanaged{{Name: "lo", Reason: "loopback"}, {Name: "eth0", Reason: "no global address"}}
@@ -178,8 +174,7 @@ func TestMissingPrograms(t *testing.T) {
 		{"not attached", nil, []string{"note: nothing is attached: start replypath run => systemctl start replypath"}},
 		{"attached", attached(all...), nil},
 		{"half", attached(all[0], all[1], all[2], testhost.Hook(testhost.Eth1, true, false, "theirs", false)), []string{
-			"error eth1: eth1 has no program of replypath at egress" + text + " => systemctl restart replypath",
-		}},
+			"error eth1: eth1 has no program of replypath at egress" + text + " => systemctl restart replypath"}},
 		{"in another pin directory", func(h *snapshot.Host) {
 			attached(all[:3]...)(h)
 			h.PinDir, h.ConfigPath = "/sys/fs/bpf/b", "/etc/b.yaml"
@@ -189,7 +184,6 @@ func TestMissingPrograms(t *testing.T) {
 			h.Daemon = new(snapshot.Daemon)
 		}, []string{
 			"error eth1: eth1 has no program of replypath at egress, and the daemon, in a PID namespace that cannot be looked into from here, has not put it back" +
-				" ?? replypath doctor --pin-dir /sys/fs/bpf/replypath  # where the daemon runs, as on the host or in its container",
-		}},
+				" ?? replypath doctor --pin-dir /sys/fs/bpf/replypath  # where the daemon runs, as on the host or in its container"}},
 	})
 }

@@ -4,12 +4,14 @@ package checks
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"maps"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -135,19 +137,24 @@ func Senders(h *snapshot.Host) (found []finding.Finding) {
 	if h.Status != nil {
 		found = append(found, learnt(h, works)...)
 	}
-	vain := make(map[bpf.DatapathSender]*flows.Flow)
-	count := make(map[bpf.DatapathSender]int)
+	vain := make(map[bpf.DatapathSender][]*flows.Flow)
 	for n := range h.Flows {
 		f := &h.Flows[n]
 		works[f.Sender] = works[f.Sender] || f.State == flows.StateEstablished
-		if f.Unanswered && f.AgeSeconds >= tryTime && f.Interface != nil {
-			vain[f.Sender] = f
-			count[f.Sender]++
+		if f.Unanswered && f.AgeSeconds >= tryTime && f.Interface != nil && (f.Retried || h.Observed(*f.Interface)) {
+			vain[f.Sender] = append(vain[f.Sender], f)
 		}
 	}
-	for sender, f := range vain {
-		if i := h.Named(*f.Interface); !works[sender] && (i == nil || hasGateway(h, i, familyNumbers[f.Family])) { // else `unknown-gateway` says so
-			found = append(found, inVain(h, f, count[sender]))
+	for sender, asked := range vain {
+		i, through := h.Named(*asked[0].Interface), macOf(&sender)
+		if i != nil && i.MAC == nil {
+			through = i.Name
+		}
+		isUnknown := func() bool { // and `unknown-gateway` says so
+			return i != nil && i.MAC != nil && !hasGateway(h, i, familyNumbers[asked[0].Family]) && len(h.OwnersOfMACs(i.Index)[through]) == 0
+		}
+		if !works[sender] && !isUnknown() {
+			found = append(found, inVain(h, through, asked))
 		}
 	}
 	slices.SortFunc(found, func(a, b finding.Finding) int { return strings.Compare(a.Found, b.Found) })
@@ -176,12 +183,20 @@ func learnt(h *snapshot.Host, works map[bpf.DatapathSender]bool) (found []findin
 
 var familyNumbers = map[string]int{"ipv4": unix.AF_INET, "ipv6": unix.AF_INET6}
 
-// inVain tells of a sender through which no handshake was completed, one of which is that of a flow.
-func inVain(h *snapshot.Host, f *flows.Flow, count int) finding.Finding {
-	text := fmt.Sprintf("no handshake with %s through %s was completed: %s answered by every way",
-		f.Self, net.HardwareAddr(f.Sender.Mac[:]), finding.Counted(count, "was", "were"))
-	return finding.Seen(finding.Warning, *f.Interface, text, finding.Explained(
-		remedy.Command(&h.State, "replypath trace --self "+f.Self), "by which ways they are answered"))
+func macOf(s *bpf.DatapathSender) string { return net.HardwareAddr(s.Mac[:]).String() }
+
+// inVain tells of a sender through which none of these handshakes was completed.
+func inVain(h *snapshot.Host, through string, asked []*flows.Flow) finding.Finding {
+	self, device := asked[0].Self, *asked[0].Interface
+	oldest := slices.MaxFunc(asked, func(a, b *flows.Flow) int { return cmp.Compare(a.AgeSeconds, b.AgeSeconds) })
+	since := time.Now().Add(-time.Duration(oldest.AgeSeconds * float64(time.Second)))
+	text := fmt.Sprintf("no handshake with %s through %s was completed: %s answered ", self, through, finding.Counted(len(asked), "was", "were"))
+	f := finding.Seen(finding.Warning, device, text+"by every way", finding.Explained(
+		remedy.Command(&h.State, "replypath trace --self "+self), "by which ways they are answered"))
+	if h.Observed(device) {
+		f = finding.Problem(finding.Warning, device, text+"as routed: replypath only observes there, and enforcing tries other ways", remedy.Enforce(h, device))
+	}
+	return f.Shown(uint64(len(asked)), &since)
 }
 
 // UnknownGateways looks at interfaces without a gateway of a family, whose replies go back to the MAC that the question came
@@ -210,9 +225,9 @@ func hasGateway(h *snapshot.Host, i *discover.Interface, family int) bool {
 func strangers(h *snapshot.Host, i *discover.Interface, family int) (found []finding.Finding) {
 	known, count, works := h.OwnersOfMACs(i.Index), make(map[string]int), make(map[string]bool)
 	h.Unnamed(i.Name, func(f *flows.Flow, peer netip.Addr) {
-		mac := finding.OrEmpty(f.NextHopMAC)
-		isOther := snapshot.FamilyOf(netip.PrefixFrom(peer, 0)) != family || h.IsOnLink(i.Index, peer)
-		if !isOther && mac != "" && len(known[mac]) == 0 {
+		mac := macOf(&f.Sender)
+		isOther := snapshot.FamilyOf(netip.PrefixFrom(peer, 0)) != family || h.IsOnLink(i.Index, peer) || f.State == flows.StateHalfOpen && !f.GoesOn()
+		if !isOther && f.Sender.Mac != [6]uint8{} && len(known[mac]) == 0 {
 			count[mac]++
 			works[mac] = works[mac] || f.State == flows.StateEstablished
 		}

@@ -37,8 +37,7 @@ func TestSilentGateways(t *testing.T) {
 			h.Routes[0].Protocol = unix.RTPROT_DHCP
 		}, []string{
 			"error eth0: gateway 10.3.0.1 does not answer arp: it is failed ?? ip neigh show 10.3.0.1 dev eth0 @ a DHCP client",
-			"ok eth1: gateway 10.4.0.1 is reachable",
-		}},
+			"ok eth1: gateway 10.4.0.1 is reachable"}},
 		{"failed, of the configuration", func(h *snapshot.Host) {
 			state(nexthop.StateFailed)(h)
 			h.Interfaces[1].Settings.Gateways = []netip.Addr{testhost.Address("10.4.0.1")}
@@ -99,7 +98,8 @@ func TestUnknownGateways(t *testing.T) {
 		return func(h *snapshot.Host) {
 			h.Gateways = h.Gateways[:1]
 			for _, peer := range []string{"10.60.0.1", "10.60.0.2", "10.4.0.55"} {
-				h.Flows = append(h.Flows, flows.Flow{Peer: peer, Interface: new("eth1"), NextHopMAC: new(stranger), State: state})
+				h.Flows = append(h.Flows, flows.Flow{Peer: peer, Interface: new("eth1"), AgeSeconds: 1, State: state,
+					Sender: bpf.DatapathSender{Mac: [6]uint8(testhost.MAC(stranger))}})
 			}
 		}
 	}
@@ -120,6 +120,11 @@ func TestUnknownGateways(t *testing.T) {
 		{"known gateways", nil, nil},
 		{"a stranger", through(flows.StateHalfOpen), want("ADDRESS")},
 		{"datagrams of a stranger", through(flows.StateConnectionless), want("ADDRESS")},
+		{"a scan", and(func(h *snapshot.Host) {
+			for n := range h.Flows {
+				h.Flows[n].IdleSeconds = 1
+			}
+		}), nil},
 		{"a stranger that takes replies", through(flows.StateEstablished), nil},
 		{"a stranger of whom handshakes taught", and(func(h *snapshot.Host) {
 			h.Status = &status.Status{Senders: []flows.Sender{{Interface: "eth1", MAC: new(stranger)}}}
@@ -147,15 +152,22 @@ func TestSenders(t *testing.T) {
 	asked := func(state string, unanswered bool, seconds float64) func(*snapshot.Host) {
 		return func(h *snapshot.Host) {
 			h.Flows = append(h.Flows, flows.Flow{
-				Family: "ipv4", Self: "10.4.0.100", Interface: new("eth1"), State: state, Unanswered: unanswered, AgeSeconds: seconds, Sender: key,
+				Family: "ipv4", Self: "10.4.0.100", Interface: new("eth1"), State: state, Unanswered: unanswered, Retried: true, AgeSeconds: seconds, Sender: key,
 			})
 		}
 	}
 	tried, early := asked(flows.StateHalfOpen, true, 6), asked(flows.StateHalfOpen, true, 2)
 	withoutGateway := func(h *snapshot.Host) { h.Gateways = h.Gateways[:1] }
+	observed := func(h *snapshot.Host) {
+		h.Enforcing, h.Config.Mode = map[int]bool{testhost.Eth1: false}, config.ModeObserve
+	}
+	asRouted := func(h *snapshot.Host) { tried(h); h.Flows[0].Retried = false }
+	director := func(h *snapshot.Host) {
+		h.Neighbours = []snapshot.Neighbour{{Interface: testhost.Eth1, Address: testhost.Address("10.4.0.9"), MAC: testhost.MAC(testhost.BalancerMAC)}}
+	}
 	now := time.Now().Format("15:04")
-	note := func(how string) []string {
-		return []string{"note eth1: replies of 10.4.0.100 through 02:00:00:00:07:01 go " + how + ", as by eth1 none was completed, learnt at " + now +
+	note := func(how, tried string) []string {
+		return []string{"note eth1: replies of 10.4.0.100 through 02:00:00:00:07:01 go " + how + ", as " + tried + " none was completed, learnt at " + now +
 			" ?? replypath status --verbose"}
 	}
 	const vain = "warning eth1: no handshake with 10.4.0.100 through 02:00:00:00:07:01 was completed: "
@@ -163,16 +175,25 @@ func TestSenders(t *testing.T) {
 	testhost.Check(t, Senders, []testhost.Wants{
 		{"nothing", nil, nil},
 		{"the rule's way", learnt(flows.WayRule), nil},
-		{"back", learnt(flows.WayLastHop), note("back to it")},
-		{"as routed", learnt(flows.WayDirectReturn), note("as routed")},
+		{"back", learnt(flows.WayLastHop), note("back to it", "directly")},
+		{"as routed", learnt(flows.WayDirectReturn), note("as routed", "by eth1")},
 		{"in vain", testhost.And(tried, tried), []string{vain + "2 were answered by every way" + trace}},
 		{"in vain, without a gateway", testhost.And(tried, withoutGateway), nil}, // unknown-gateway
-		{"not all tried yet", early, nil},
+		{"in vain, through a director", testhost.And(tried, withoutGateway, director), []string{vain + "1 was answered by every way" + trace}},
+		{"in vain, without ethernet", testhost.And(tried, withoutGateway, func(h *snapshot.Host) { h.Interfaces[1].MAC = nil }),
+			[]string{strings.Replace(vain, testhost.BalancerMAC, "eth1", 1) + "1 was answered by every way" + trace}},
+		{"in vain, observed", testhost.And(asRouted, observed), []string{vain + "1 was answered as routed: replypath only observes there, and enforcing tries other ways" +
+			" => replypath mode enforce  # until the next start; for good: mode: enforce in /etc/replypath/replypath.yaml"}},
+		{"not all tried yet", testhost.And(asRouted, early), nil},
 		{"none tried", asked(flows.StateHalfOpen, false, 60), nil},
 		{"another was completed", testhost.And(tried, asked(flows.StateEstablished, false, 1)), nil},
 		{"and before", testhost.And(tried, learnt(flows.WayRule)), nil},
 	})
 	many := testhost.New()
+	tried(many)
+	if e := Senders(many)[0].Evidence; e == nil || e.Count != 1 || e.Until.Sub(*e.Since).Round(time.Second) != 6*time.Second {
+		t.Errorf("%+v", e)
+	}
 	learnt(slices.Repeat([]string{flows.WayLastHop}, mostSenders+7)...)(many)
 	found := Senders(many)
 	if last := found[len(found)-1]; len(found) != mostSenders+1 || last.Found != "replies through 7 more senders go back to them or as routed" {
@@ -198,12 +219,10 @@ func TestConnectedSockets(t *testing.T) {
 	testhost.Check(t, ConnectedSockets, []testhost.Wants{
 		{"asked on another address", with(flow, connected), []string{
 			"error eth1: iperf3 on udp port 5201 answers 10.1.0.100:4000 from 10.3.0.100, but the request went to 10.4.0.100: it connects its wildcard socket, and only its own settings change that" +
-				" ?? ss -uanp 'sport = :5201'  # who has the socket: have it bind to 10.4.0.100 @ iperf3",
-		}},
+				" ?? ss -uanp 'sport = :5201'  # who has the socket: have it bind to 10.4.0.100 @ iperf3"}},
 		{"by an unknown process", testhost.And(with(flow, connected), unknown), []string{
 			"error eth1: udp port 5201 answers 10.1.0.100:4000 from 10.3.0.100, but the request went to 10.4.0.100: it connects its wildcard socket, and only its own settings change that" +
-				" ?? ss -uanp 'sport = :5201'  # who has the socket: have it bind to 10.4.0.100",
-		}},
+				" ?? ss -uanp 'sport = :5201'  # who has the socket: have it bind to 10.4.0.100"}},
 		{"asked on this address", func(h *snapshot.Host) { f := flow; f.Self = "10.3.0.100"; with(f, connected)(h) }, nil},
 		{"tcp", func(h *snapshot.Host) { f := flow; f.Protocol = "tcp"; with(f, connected)(h) }, nil},
 		{"no flow", having(connected), nil},

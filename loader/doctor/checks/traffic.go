@@ -21,6 +21,7 @@ import (
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
 	"replypath/loader/hostsettings"
+	"replypath/loader/status"
 	"replypath/metrics"
 )
 
@@ -38,8 +39,8 @@ func OwnAddresses(h *snapshot.Host) []finding.Finding {
 		case w.By == w.On:
 			return finding.Fine(w.On, text)
 		}
-		return finding.Problem(finding.Warning, w.On, fmt.Sprintf("%s, to peers beyond %s: a stateful firewall, strict urpf or a source check "+
-			"on that way drops them. replypath sends them by %s", text, w.Address.Masked(), w.On), remedy.Try(&h.State))
+		return finding.Problem(finding.Warning, w.On, fmt.Sprintf("%s, to peers beyond %s: a stateful firewall, strict urpf or a source check on "+
+			"that way would drop them. replypath sends them by %s, unless handshakes show that they arrive as routed only", text, w.Address.Masked(), w.On), remedy.Try(&h.State))
 	})
 }
 
@@ -102,29 +103,35 @@ func isToldElsewhere(h *snapshot.Host, w *snapshot.WrongWay) bool {
 // program of ours sees. Where the answers belong, their operator knows.
 func UnnamedTunnels(h *snapshot.Host) []finding.Finding {
 	found := finding.Each(h.WrongWays, func(w *snapshot.WrongWay) finding.Finding {
-		if w.Reason != snapshot.ReasonTunnel || h.Named(w.To) == nil || remedy.EntryOf(h, w.To) != nil {
+		takesAll := func(i status.Interface) bool { return i.Name == w.To && !i.OwnOnly } // since a route leads out of it
+		if w.Reason != snapshot.ReasonTunnel || h.Named(w.To) == nil || remedy.EntryOf(h, w.To) != nil || h.Status != nil && slices.ContainsFunc(h.Status.Interfaces, takesAll) {
 			return finding.None
 		}
-		return unnamedTunnel(h, w.To, fmt.Sprintf("a tunnel that brought requests for %s, %d were counted: their replies leave", ofInterface(w.From), w.Packets),
+		return unnamedTunnel(h, finding.Note, w.To, fmt.Sprintf("a tunnel that brought requests for %s, %d were counted: their replies leave", ofInterface(w.From), w.Packets),
 			finding.Explained(remedy.Command(&h.State, "replypath trace --count 10"), "the requests, and their way"))
 	})
 	if h.Config.Interfaces != nil {
 		return found
 	}
 	return append(found, finding.Each(h.Nameless, func(u *discover.Unmanaged) finding.Finding {
-		return unnamedTunnel(h, u.Name, u.Reason+": replies to what it brings leave", "ip -details -statistics link show dev "+finding.Quote(u.Name))
+		severity := finding.OK
+		if strings.HasPrefix(u.Reason, "a bridge") {
+			severity = finding.Note
+		}
+		return unnamedTunnel(h, severity, u.Name, u.Reason+": replies to what it brings leave", "ip -details -statistics link show dev "+finding.Quote(u.Name))
 	})...)
 }
 
-func unnamedTunnel(h *snapshot.Host, name, found, inspect string) finding.Finding {
-	f := finding.Fine(name, found+" as routed. If these belong there, "+remedy.ConfigureInterface(h, name, ""))
-	f.Inspect = &inspect
-	return f
+func unnamedTunnel(h *snapshot.Host, severity finding.Severity, name, found, inspect string) finding.Finding {
+	return finding.Seen(severity, name, found+" as routed. If these belong there, "+remedy.ConfigureInterface(h, name, ""), inspect)
 }
 
 // UnrecordedProtocols tells of tunnels and IPsec by which this host was asked over another interface than that of the default
 // route, by which what is not recorded leaves.
 func UnrecordedProtocols(h *snapshot.Host) []finding.Finding {
+	if h.Status != nil && h.Status.Counted.Unrecorded == 0 {
+		return nil // of late
+	}
 	isTold := make(map[counters.Unrecorded]bool)
 	return finding.Each(h.Unrecorded, func(u *counters.Unrecorded) finding.Finding {
 		i, best := h.Named(u.Interface), h.BestDefault(map[uint8]int{4: unix.AF_INET, 6: unix.AF_INET6}[u.Family])
@@ -170,7 +177,12 @@ func wrongWay(h *snapshot.Host, w *snapshot.WrongWay, text string) finding.Findi
 	link := "ip -details link show dev " + finding.Quote(w.To)
 	switch w.Reason {
 	case snapshot.ReasonObserve:
-		return finding.Problem(finding.Warning, w.To, text+": replypath only observes there", remedy.Enforce(h, w.To))
+		severity, text := finding.Warning, text+": replypath only observes there"
+		if w.Arrived > 0 {
+			severity = finding.Note
+			text += fmt.Sprintf("; %s completed so: enforcing learns from handshakes by which way replies arrive", finding.Counted(w.Arrived, "handshake was", "handshakes were"))
+		}
+		return finding.Problem(severity, w.To, text, remedy.Enforce(h, w.To))
 	case snapshot.ReasonLinkDown:
 		return finding.Seen(finding.Error, w.To, text+": "+w.To+" is down or gone", finding.Explained(link, "bring it up, or its cable"))
 	case "no_next_hop":

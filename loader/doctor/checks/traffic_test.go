@@ -24,8 +24,11 @@ func TestUnnamedTunnels(t *testing.T) {
 		" ?? replypath trace --count 10  # the requests, and their way"
 	testhost.Check(t, UnnamedTunnels, []testhost.Wants{
 		{"none", nil, nil},
-		{"of eth0", testhost.Wrong(asked), []string{"ok eth1: a tunnel that brought requests for addresses of eth0" + rest}},
-		{"of no interface", testhost.Wrong(ofNone), []string{"ok eth1: a tunnel that brought requests for addresses that no interface has alone" + rest}},
+		{"of eth0", testhost.Wrong(asked), []string{"note eth1: a tunnel that brought requests for addresses of eth0" + rest}},
+		{"of eth0, until a route led out", testhost.And(testhost.Wrong(asked), func(h *snapshot.Host) {
+			h.Status = &status.Status{Interfaces: []status.Interface{{Name: "eth1"}}}
+		}), nil},
+		{"of no interface", testhost.Wrong(ofNone), []string{"note eth1: a tunnel that brought requests for addresses that no interface has alone" + rest}},
 		{"named meanwhile", func(h *snapshot.Host) {
 			testhost.Wrong(asked)(h)
 			h.Config.Interfaces = []config.Interface{{Name: "eth1"}}
@@ -58,8 +61,8 @@ func TestUnrecordedProtocols(t *testing.T) {
 			"note eth1: eth1 brings protocol 47 (gre), which is not recorded: its replies leave as routed" +
 				" => add gre to protocols: [tcp, udp, icmp, icmpv6, sctp] in /etc/replypath/replypath.yaml, then systemctl reload replypath",
 			"note eth1: eth1 brings protocol 50 (esp), which is not recorded: its replies leave as routed" +
-				" => add esp to protocols: [tcp, udp, icmp, icmpv6, sctp] in /etc/replypath/replypath.yaml, then systemctl reload replypath",
-		}},
+				" => add esp to protocols: [tcp, udp, icmp, icmpv6, sctp] in /etc/replypath/replypath.yaml, then systemctl reload replypath"}},
+		{"of long ago", func(h *snapshot.Host) { came(gre)(h); h.Status = new(status.Status) }, nil},
 		{"listed by now", func(h *snapshot.Host) { came(gre)(h); h.Config.Protocols = append(h.Config.Protocols, 47) }, nil},
 	})
 }
@@ -73,11 +76,13 @@ func TestWrongWays(t *testing.T) {
 		{"observed", func(h *snapshot.Host) { testhost.Wrong(observed)(h); h.Config.Mode = config.ModeObserve },
 			[]string{found + enforce + "  # until the next start; for good: mode: enforce in /etc/replypath/replypath.yaml"}},
 		{"observed by hand", testhost.Wrong(observed), []string{found + enforce}},
+		{"observed, and they arrive", testhost.Wrong(snapshot.WrongWay{From: "eth0", To: "eth1", Reason: snapshot.ReasonObserve, Flows: 2, Arrived: 1}), []string{
+			"note eth1: replies of eth1 leave by eth0: 2 live flows, reason observe: replypath only observes there; 1 handshake was completed so: " +
+				"enforcing learns from handshakes by which way replies arrive => " + enforce}},
 		{"observed by its own mode", func(h *snapshot.Host) {
 			testhost.Wrong(observed)(h)
 			h.Config.Interfaces = []config.Interface{{Name: "eth1", Mode: config.ModeObserve}}
-		},
-			[]string{found + enforce + "  # until the next start; for good: mode: enforce for name: eth1 in /etc/replypath/replypath.yaml"}},
+		}, []string{found + enforce + "  # until the next start; for good: mode: enforce for name: eth1 in /etc/replypath/replypath.yaml"}},
 		{"observed by a flag", func(h *snapshot.Host) {
 			testhost.Wrong(observed)(h)
 			h.PinDir = "/sys/fs/bpf/x"
@@ -85,16 +90,13 @@ func TestWrongWays(t *testing.T) {
 		}, []string{found + enforce + " --pin-dir /sys/fs/bpf/x  # until the next start: leave --observe out then"}},
 		{"down", testhost.Wrong(snapshot.WrongWay{From: "eth0", To: "eth1", Reason: snapshot.ReasonLinkDown, Packets: 5, Grown: 5, Took: time.Second}), []string{
 			"error eth1: replies of eth1 leave by eth0: 5 packets within 1.0 s, 5 packets in all, reason link_down: eth1 is down or gone" +
-				" ?? ip -details link show dev eth1  # bring it up, or its cable",
-		}},
+				" ?? ip -details link show dev eth1  # bring it up, or its cable"}},
 		{"by no interface, without a next hop", testhost.Wrong(snapshot.WrongWay{To: "eth1", Reason: "no_next_hop", Packets: 5, Flows: 1}), []string{
 			"error eth1: replies of eth1 leave by replypath0: 1 live flow, 5 packets in all, reason no_next_hop: no mac of a next hop is known there" +
-				" ?? ip neigh show dev eth1  # name the one that has to get the replies under gateways",
-		}},
+				" ?? ip neigh show dev eth1  # name the one that has to get the replies under gateways"}},
 		{"to another next hop", testhost.Wrong(snapshot.WrongWay{From: "eth1", To: "eth1", Reason: "rewrite_failed", Packets: 5, Grown: 1, Took: time.Second}), []string{
 			"error eth1: replies of eth1 leave there to another next hop: 1 packet within 1.0 s, 5 packets in all, reason rewrite_failed" +
-				" ?? replypath trace --count 10  # what becomes of each",
-		}},
+				" ?? replypath trace --count 10  # what becomes of each"}},
 		{"too large", testhost.Wrong(snapshot.WrongWay{From: "eth0", To: "eth1", Reason: "mtu", Flows: 1}), []string{
 			"warning eth1: replies of eth1 leave by eth0: 1 live flow, reason mtu: they are larger than its mtu ?? ip -details link show dev eth1  # its mtu and that of eth0"}},
 		{"of bound sockets", testhost.Wrong(snapshot.WrongWay{To: "eth1", Reason: "bound_device", Flows: 1}), []string{
@@ -102,20 +104,16 @@ func TestWrongWays(t *testing.T) {
 				" ?? ss -tuapn  # who is bound to a device has its name behind the address, as in 0.0.0.0%eth0"}},
 		{"refused to some peers", testhost.Wrong(snapshot.WrongWay{From: "refused", To: "eth1", Reason: snapshot.ReasonNoRoute, Flows: 2}), []string{
 			"warning eth1: replies of eth1 are refused: 2 live flows, reason no_route: a route or a rule does, to their peers" +
-				" ?? ip route show table all; ip -6 route show table all; ip rule show; ip -6 rule show",
-		}},
+				" ?? ip route show table all; ip -6 route show table all; ip rule show; ip -6 rule show"}},
 		{"refused to who was answered", testhost.Wrong(snapshot.WrongWay{From: "refused", To: "eth1", Reason: snapshot.ReasonNoRoute, Flows: 1, Answered: true}), []string{
 			"error eth1: replies of eth1 are refused: 1 live flow, reason no_route: a route or a rule does, to their peers" +
-				" ?? ip route show table all; ip -6 route show table all; ip rule show; ip -6 rule show",
-		}},
+				" ?? ip route show table all; ip -6 route show table all; ip rule show; ip -6 rule show"}},
 		{"by an interface without programs", testhost.Wrong(snapshot.WrongWay{From: "tun9", To: "eth1", Reason: snapshot.ReasonNotManaged, Flows: 2}), []string{
 			"error eth1: replies of eth1 leave by tun9: 2 live flows, reason not_managed: replypath is not attached there" +
-				" => set interfaces: [{name: eth0}, {name: eth1}, {name: tun9}] in /etc/replypath/replypath.yaml, then systemctl reload replypath",
-		}},
+				" => set interfaces: [{name: eth0}, {name: eth1}, {name: tun9}] in /etc/replypath/replypath.yaml, then systemctl reload replypath"}},
 		{"lost", testhost.Wrong(snapshot.WrongWay{From: "eth0", To: "eth1", Reason: snapshot.ReasonLost, Grown: 9, Took: time.Second}), []string{
 			"error eth1: replies of eth1 that the kernel would send by eth0 are handed to eth1 and not seen leaving there: 9 packets within 1.0 s" +
-				" ?? tc -s qdisc show dev eth1  # what is dropped there",
-		}},
+				" ?? tc -s qdisc show dev eth1  # what is dropped there"}},
 	})
 
 	for _, test := range []struct {
@@ -247,8 +245,7 @@ func TestUnreadFacts(t *testing.T) {
 			h.Failed = map[string]string{snapshot.PartTracked: "no such file", snapshot.PartFirewall: "chain t: gone"}
 		}, []string{
 			"warning: connection tracking could not be read: no such file ?? replypath doctor  # once more",
-			"warning: the firewall could not be read: chain t: gone ?? replypath doctor  # once more",
-		}},
+			"warning: the firewall could not be read: chain t: gone ?? replypath doctor  # once more"}},
 	})
 }
 
@@ -264,7 +261,7 @@ func TestOwnAddresses(t *testing.T) {
 	refused := []string{"warning eth1: 10.4.0.100 on eth1: the kernel refuses replies, to peers beyond 10.4.0.0/24: a rule or a route does ?? " + listRouting}
 	testhost.Check(t, OwnAddresses, []testhost.Wants{
 		{"by another interface", by(snapshot.OwnWay{By: "eth0"}), []string{"warning eth1: 10.4.0.100 on eth1: replies leave by eth0, to peers beyond 10.4.0.0/24: " +
-			"a stateful firewall, strict urpf or a source check on that way drops them. replypath sends them by eth1 => replypath try"}},
+			"a stateful firewall, strict urpf or a source check on that way would drop them. replypath sends them by eth1, unless handshakes show that they arrive as routed only => replypath try"}},
 		{"by their own", by(snapshot.OwnWay{By: "eth1"}), []string{"ok eth1: 10.4.0.100 on eth1: replies leave by eth1"}},
 		{"attached", testhost.And(by(snapshot.OwnWay{By: "eth0"}), attached), nil},
 		{"refused", by(snapshot.OwnWay{Refused: true}), refused},

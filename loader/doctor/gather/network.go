@@ -131,7 +131,7 @@ func neighbours(handle *netlink.Handle, h *snapshot.Host) error {
 func settings(h *snapshot.Host) error {
 	h.Settings, h.RPFilterDrops = snapshot.Settings{}, hostsettings.RPFilterDrops()
 	names := []string{"all"}
-	for _, i := range append(h.Carriers(), h.Interfaces...) {
+	for _, i := range slices.Concat(h.Carriers(), h.Interfaces, h.Guests) {
 		names = append(names, i.Name)
 	}
 	for family, leaves := range snapshot.Leaves {

@@ -106,8 +106,12 @@ func (g *gatherer) wrongWays() error {
 		note(w).Grown = packets
 	}
 	g.askForFlows(is, func(f *flows.Flow, w way) {
+		isEstablished := f.State == flows.StateEstablished
 		note(w).Flows++
-		note(w).Answered = note(w).Answered || f.Asymmetric || f.State == flows.StateEstablished
+		note(w).Answered = note(w).Answered || f.Asymmetric || isEstablished
+		if isEstablished {
+			note(w).Arrived++
+		}
 	})
 	for _, w := range found {
 		g.host.WrongWays = append(g.host.WrongWays, *w)

@@ -116,6 +116,7 @@ type WrongWay struct {
 	Took     time.Duration
 	Flows    int  // alive, with the kernel's route leading by From
 	Answered bool // some of these were answered before
+	Arrived  int  // of Flows, the connections: their handshakes were completed
 }
 
 // Reasons that more than a text depends on.
