@@ -34,12 +34,10 @@ static inline __u32 find_mss(const struct __sk_buff *skb, __u32 offset, __u32 si
 
 		if (at >= size || bpf_skb_load_bytes(skb, offset + at, &kind, sizeof(kind)) || kind == OPTION_END)
 			break;
-		if (kind == OPTION_NOP) {
-			*option = at + 1;
-			continue;
-		}
-		if (kind == OPTION_AO || bpf_skb_load_bytes(skb, offset + at + 1, &length, sizeof(length)) || length < 2 ||
-		    at + length > size)
+		length = 1;
+		if (kind != OPTION_NOP &&
+		    (kind == OPTION_AO || bpf_skb_load_bytes(skb, offset + at + 1, &length, sizeof(length)) || length < 2 ||
+		     at + length > size))
 			return 0;
 		if (kind == OPTION_MSS) {
 			if (length != OPTION_MSS_LENGTH || mss)

@@ -167,11 +167,8 @@ int replypath_send(struct __sk_buff *skb)
 static inline int add_header(struct __sk_buff *skb, struct handover *handover)
 {
 	*(__be16 *)(handover->frame + MACS) = skb->protocol;
-	if (bpf_skb_change_head(skb, ETH_HLEN, 0))
-		return -1;
-	/* Cannot fail: the head is private now. */
-	bpf_skb_store_bytes(skb, 0, handover->frame, ETH_HLEN, 0);
-	return 0;
+	/* The head is private then: the store cannot fail. */
+	return bpf_skb_change_head(skb, ETH_HLEN, 0) || bpf_skb_store_bytes(skb, 0, handover->frame, ETH_HLEN, 0);
 }
 
 /*
