@@ -137,7 +137,7 @@ func TestTaken(t *testing.T) {
 					shown++
 				}
 				d.WaitLog(i+1, "level=WARN", takenOff, "interface=eth1")
-				took = append(took, time.Since(began).Round(time.Millisecond))
+				took = append(took, loggedAt(t, d.Log.Lines("level=WARN", takenOff, "interface=eth1")[i]).Sub(began).Round(time.Millisecond))
 				wantAttached(t, p, "eth1", true)
 				talks.Afresh()
 			}
@@ -151,6 +151,13 @@ func TestTaken(t *testing.T) {
 			wantRepairs(t, p, took)
 		})
 	}
+}
+
+// loggedAt is when a line was written, which the test reads after a scrape.
+func loggedAt(t *testing.T, line string) time.Time {
+	t.Helper()
+	stamp, _, _ := strings.Cut(strings.TrimPrefix(line, "time="), " ")
+	return await.Must1[time.Time](t)(time.Parse(time.RFC3339Nano, stamp))
 }
 
 // placeIngress puts an ingress qdisc in the place of ours, at once; it fails where they came back in between.

@@ -52,7 +52,7 @@ type bed struct {
 	family topology.Family
 	// product is replypath on the server, nil where it does not run.
 	product *product.Product
-	// unattended is true where its daemon has been killed.
+	// unattended is true where its daemon has been killed, or will be before a fault.
 	unattended bool
 	// routes are the server's before any fault.
 	routes string
@@ -97,6 +97,14 @@ func (b *bed) quicken(table string) {
 	} {
 		await.Must(b, b.net.Server.SetSysctl("net/"+b.family.String()+"/"+table+"/"+leaf, strconv.Itoa(value)))
 	}
+}
+
+// splitTables has the kernel split IPv4's tables local and main, as it does for the first rule of a network namespace. Meanwhile it
+// drops what comes in: it has taken the own addresses out of main before it looks anywhere else (fib_unmerge() in
+// net/ipv4/fib_frontend.c, fib4_rule_configure() in fib_rules.c). No fault is to meet that.
+func (b *bed) splitTables() {
+	b.Helper()
+	host.Shell(b, b.net.Server.Host, "ip -4 rule add pref 1 lookup main && ip -4 rule del pref 1")
 }
 
 func (b *bed) clientAddress() netip.Addr { return b.net.ClientEth0.Address(b.family) }

@@ -177,8 +177,8 @@ func TestFaultsWithoutDaemon(t *testing.T) {
 			t.Run(mechanism+"/"+fault.name, func(t *testing.T) {
 				b := newBed(t, topology.IPv4, anySource)
 				alone := product.WriteConfig(t, "related: false\n") // what the host begins is to fail
-				b.start(append([]string{"--config", alone}, mechanisms[mechanism]...)...).Kill()
 				b.unattended = true
+				b.start(append([]string{"--config", alone}, mechanisms[mechanism]...)...).Kill()
 				defer product.Quiet(t)()
 				b.bridge(fault, func() {}, func() {})
 			})
@@ -514,6 +514,9 @@ func (b *bed) Eventually(what string, missing func() error) {
 
 func (b *bed) start(args ...string) *product.Daemon {
 	b.Helper()
+	if !b.unattended { // else nobody adds rules
+		b.splitTables()
+	}
 	b.product = product.On(b, b.net.Server.Host)
 	return b.product.Start(args...)
 }

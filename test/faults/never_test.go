@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -38,7 +39,7 @@ func newNeverBed(t *testing.T, f topology.Family) *bed {
 	host.Nft(t, b.net.Production.Host, silence)
 	b.ip("neighbour", "flush", "dev", "eth0")
 	// The client repeats a SYN every second, as often as the start on a busy machine may take.
-	err := b.net.Client.SetSysctl("net/ipv4/tcp_syn_linear_timeouts", "20")
+	err := b.net.Client.SetSysctl("net/ipv4/tcp_syn_linear_timeouts", strconv.Itoa(min(int(await.StartTime.Seconds()), 127)))
 	if !errors.Is(err, fs.ErrNotExist) { // from 6.5
 		await.Must(t, err)
 	}
@@ -119,19 +120,20 @@ func (b *bed) askMeanwhile(when string) (wait func(since time.Time)) {
 
 // askUntilAnswered tries one after the other.
 func (b *bed) askUntilAnswered(tries []*traffic.Conversation) {
+	var err error
 	for k, c := range tries {
 		patience := asksAgain
-		if k == len(tries)-1 {
-			patience = 2 * await.AnswerTime
+		if k == len(tries)-1 { // or the one, whose SYN the kernel repeats: it waits for the start
+			patience = await.StartTime + answeredWithin
 		}
 		ctx, cancel := context.WithTimeout(b.Context(), patience)
-		err := c.Ask(ctx)
+		err = c.Ask(ctx)
 		cancel()
 		if err == nil {
 			return
 		}
 	}
-	b.Errorf("%s is not answered, as those before it", tries[len(tries)-1])
+	b.Errorf("not answered, as those before it: %v", err)
 }
 
 func (b *bed) wantNoneAnswered(when string) {
