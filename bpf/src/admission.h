@@ -16,7 +16,6 @@ __noinline int excludes(__u32 list, __u32 number)
 	       masked_equal(tuple->self, rule->self, rule->self_mask);
 }
 
-/* Whether the scratch packet's tuple is. Global: the verifier looks at the loop once, not on each way here. */
 __noinline int is_excluded(void)
 {
 	__u32 in_force = *(const volatile __u32 *)&configuration.in_force % EXCLUSION_SETS;
@@ -54,10 +53,7 @@ static inline __u32 place_of_self(const __u64 *self)
 	return (self[0] ^ self[1]) * DIGEST_MULTIPLIER >> 58;
 }
 
-/*
- * Finds out what the own address of the scratch packet is to the host. One whose interface is gone, or not told of yet, is
- * asked again. Returns 0.
- */
+/* What the own address of the scratch packet is to the host. If its interface is not there, it is asked again. */
 __noinline int learn_self(void)
 {
 	struct scratch *scratch = get_scratch();
@@ -117,23 +113,18 @@ static inline bool is_of_others(const struct packet *packet, __u32 ifindex)
 }
 
 /*
- * Whether replies from this own address go as routed whatever comes in: only lo or a dummy device has it. Datagrams have
- * flows all the same, for the address that a wildcard socket was asked on.
+ * Whether replies from this own address go as routed: only lo or a dummy device has it. Datagrams have flows all the
+ * same, for the address that a wildcard socket was asked on.
  */
 static inline bool is_routed_anyway(const struct packet *packet)
 {
 	return self_of(packet)->own & OWN_LOOPBACK_ONLY && !configuration.loopback;
 }
 
-/*
- * Why packets for this own address start no flow by this interface; EVENT_END where they may. What the host itself
- * sends comes by none, and its answer by any.
- */
+/* Why packets for this own address start no flow by this interface, 0 of what the host sends; EVENT_END: they may. */
 static inline enum event refusal_of_self(const struct packet *packet, __u32 ifindex)
 {
-	const struct known_self *self = self_of(packet);
-
-	if (is_foreign(self, packet->family, ifindex))
+	if (is_foreign(self_of(packet), packet->family, ifindex))
 		return EVENT_IGNORED_NOT_OWN;
 	if (is_routed_anyway(packet) && (packet->protocol != IPPROTO_UDP || configuration.repair == REPAIR_OFF))
 		return EVENT_IGNORED_LOOPBACK;
@@ -162,10 +153,7 @@ static inline bool is_of_interface(enum event reason)
 	return reason == EVENT_IGNORED_NOT_OWN || reason == EVENT_IGNORED_TUNNEL;
 }
 
-/*
- * Counts a packet that came by such a tunnel, for `doctor` by the interface that has the address: it changes no flow's path.
- * Returns whether it did.
- */
+/* Counts what an unnamed tunnel brought, for `doctor` by the interface with the address. Returns whether it did. */
 static __noinline bool refuse_tunnel(struct __sk_buff *skb, const struct packet *packet)
 {
 	__u64 pair;
@@ -215,8 +203,8 @@ __noinline int may_start(struct __sk_buff *skb)
 }
 
 /*
- * The connection's way was chosen by no handshake, or by one of several: whether replies arrive by it is still to be seen
- * (handshake.h). What was in flight left by another. Its socket was asked just now.
+ * Whether replies arrive by this way is still to be seen (docs/design/ways.md): what was in flight left by another. The
+ * socket was asked just now.
  */
 static inline void put_on_trial(const struct packet *packet, struct flow *flow, __u8 attempt)
 {
@@ -250,10 +238,7 @@ static __noinline bool enter(struct __sk_buff *skb, struct scratch *scratch, enu
 	return enter_flow(table, false);
 }
 
-/*
- * Remembers by which path a segment came that is of no flow, as it has no socket: the RST that answers it goes back by
- * that. The entry stands among the handshakes, and replaces none of its tuple.
- */
+/* Keeps the path of a segment without a socket, for the RST that answers it: a stray (docs/design/packet.md). */
 static inline void admit_stray(struct __sk_buff *skb, struct scratch *scratch)
 {
 	struct flow *old = look_up(&scratch->packet, TABLE_HALF_OPEN);

@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/*
- * Counters: nothing that happens to a packet goes unnamed. Those of a pair of interfaces say by which one a reply was to
- * leave, and by which one its flow came.
- */
+/* Counters: nothing that happens to a packet goes unnamed. */
 #pragma once
 
 #include "scratch.h"

@@ -4,10 +4,7 @@
 
 #include "handshake.h"
 
-/*
- * We end the connection: its entry stays for a while from now on, and from when the FIN is sent again. Returns the entry
- * that it has from now on.
- */
+/* The entry stays for a while from our FIN or RST on, and from when the FIN is sent again. Returns its entry. */
 static __noinline struct flow *start_closing(const struct packet *packet, struct flow *flow)
 {
 	if (flow->state & FLOW_CLOSING) {
@@ -20,9 +17,8 @@ static __noinline struct flow *start_closing(const struct packet *packet, struct
 }
 
 /*
- * Whether the segment belongs to the handshake of a half-open entry: the SYN-ACK, what follows it without a gap (Fast
- * Open), or the RST of a closed port. Any other segment belongs to a connection that a forged SYN must not steer. What we
- * sent is remembered: the ACK that answers it is genuine.
+ * Whether the segment is the handshake's: the SYN-ACK, what follows it without a gap (Fast Open), or the RST of a
+ * closed port. Any other belongs to a connection that a forged SYN must not steer.
  */
 static __noinline bool track_handshake(const struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
 {
@@ -60,9 +56,8 @@ static inline bool is_forwarded(struct __sk_buff *skb, const struct packet *pack
 }
 
 /*
- * Finds the flow that a segment of ours belongs to, and keeps its state. A SYN-ACK goes where its SYN came from, even
- * if the tuple was connected before; all else asks the established table first. Each falls back on the other: the
- * kernel sends a SYN-ACK again when it dropped the ACK for want of room (listen(2), backlog).
+ * A SYN-ACK asks the half-open table first, all else the established one. Each falls back on the other: the kernel
+ * sends a SYN-ACK again when it dropped the ACK for want of room (listen(2), backlog).
  */
 static inline struct flow *track_tcp(struct __sk_buff *skb, const struct packet *packet,
 				     enum table *table)
@@ -101,8 +96,8 @@ static inline struct flow *track_tcp(struct __sk_buff *skb, const struct packet 
 }
 
 /*
- * The peer is silent and we speak, which renews a conversation as well (as conntrack: net/netfilter/nf_conntrack_proto_udp.c).
- * Datagrams that no socket here took, and of which none came after an answer, may be forged.
+ * The peer is silent and we speak, which renews a conversation as well, as in conntrack
+ * (net/netfilter/nf_conntrack_proto_udp.c). Datagrams that nobody here took may be forged.
  */
 static __noinline void renew_by_reply(struct flow *flow)
 {
@@ -142,7 +137,7 @@ static inline struct flow *track_connectionless(struct __sk_buff *skb, const str
 	return flow;
 }
 
-/* Finds the flow of a packet that leaves, and keeps its state; NULL where it belongs to none. */
+/* The flow of a packet that leaves, with its state kept; NULL where it is of none. */
 static inline struct flow *track(struct __sk_buff *skb, struct packet *packet, enum parsed result,
 				 enum table *table)
 {

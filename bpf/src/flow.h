@@ -10,9 +10,8 @@ static inline __u32 now(void)
 }
 
 /*
- * Ticks since then. Another CPU may have written a time that this one has not reached yet: that is no age, where a
- * plain difference would be an eternity. All other times are past, even of a year ago: nobody removes an idle
- * entry before a new one takes its place.
+ * Ticks since then; none where another CPU wrote a time that this one has not reached yet. All else is past, even of a
+ * year ago: nobody removes an idle entry.
  */
 static inline __u32 age_at(__u32 then, __u32 time)
 {
@@ -64,10 +63,7 @@ static inline __u32 idle_limit(const struct flow *flow, enum table table)
 	return seconds(is_ping(flow) ? IDLE_ECHO : IDLE_CONNECTIONLESS);
 }
 
-/*
- * Whether nothing came in for long, and of a conversation of datagrams nothing left either. An idle entry counts as none:
- * its tuple may long mean something else.
- */
+/* An idle entry counts as none. Of a conversation of datagrams, what left counts as well (docs/design/flow-life.md). */
 static inline bool is_idle(const struct flow *flow, enum table table)
 {
 	__u32 time = now(), limit = idle_limit(flow, table);
@@ -98,10 +94,8 @@ static inline bool came_by(const struct flow *flow, const struct __sk_buff *skb,
 }
 
 /*
- * Whether the frame changes nothing of the flow's path: it came by it, as others did this second. A reset may follow these,
- * though their socket has not taken them: the programs see up to eight packets of a NIC before the first reaches its
- * socket (net/core/dev.c, __netif_receive_skb_list_core()), and others wait for the socket in its backlog, or for our
- * side to acknowledge them.
+ * Whether the frame changes nothing of the flow's path: it came by it, as others did this second. Those may not have
+ * reached their socket yet (docs/design/flow-life.md; net/core/dev.c, __netif_receive_skb_list_core()).
  */
 static inline bool is_next_frame(const struct __sk_buff *skb, const struct packet *packet, const struct flow *flow)
 {

@@ -32,11 +32,7 @@ static inline __u32 path_number(const struct __sk_buff *skb, const struct packet
 	return finish_digest(path) >> 32 | 1;
 }
 
-/*
- * Whether the peer, which has no connection, has moved to the path by which the frame came. The frame proves nothing: the
- * kernel may drop it, and anybody can send one in the peer's name. A gateway of the flow's own interface is believed
- * once no frame came for a second by the flow's path, as far as `seen` says: whatever it brings, it takes answers as well.
- */
+/* Whether the peer, which has no connection, has moved. The frame proves nothing: docs/design/flow-life.md. */
 static inline bool peer_has_moved(const struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
 {
 	__u32 rival = path_number(skb, packet);
@@ -57,10 +53,7 @@ static inline bool peer_has_moved(const struct __sk_buff *skb, const struct pack
 	return flow->rival_frames == RIVAL_FRAMES && age(flow->rival_since) >= seconds(RIVAL_SECONDS);
 }
 
-/*
- * Whether the kernel is going to drop the frame, as far as can be seen: rp_filter is strict where it came, and the kernel
- * answers by the flow's own interface.
- */
+/* Whether strict rp_filter is about to drop the frame: the kernel has answered by the flow's own interface so far. */
 static inline bool is_to_be_dropped(const struct __sk_buff *skb, const struct packet *packet, const struct flow *flow)
 {
 	const struct interface *interface = interface_at(skb->ifindex);
@@ -95,7 +88,7 @@ static inline bool is_on_its_way_up(const struct __sk_buff *skb, const struct fl
 	return present && present->lower == skb->ifindex;
 }
 
-/* The frame came by another path than the flow's: the flow follows or the frame is only counted. Returns the flow's entry. */
+/* The frame came by another path: the flow follows, or the frame is only counted. Returns the flow's entry. */
 static __noinline struct flow *follow_frame(struct __sk_buff *skb, struct scratch *scratch, struct flow *flow)
 {
 	const struct packet *packet = &scratch->packet;

@@ -1,12 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What handshakes tell: by which way replies arrive (docs/design/ways.md). Behind a second router, or a director that wants
- * replies to pass it by, the rule's way loses them, and no table says so. But whether a SYN-ACK arrived is seen by the ACK, or
- * by the SYN that comes again. A sender is who hands us what is for an own address: interface, MAC and address. Replies
- * through it begin by the rule's way; until that has completed a handshake, a SYN-ACK that is sent again takes the next one.
- *
- * The way changes where the SYN-ACK leaves, whatever had it sent again: the kernel's timer and the peer's SYN do so within
- * milliseconds of each other, and each way needs its time to be answered.
+ * What handshakes tell: by which way replies arrive (docs/design/ways.md). The way changes where the SYN-ACK leaves,
+ * whatever had it sent again: the kernel's timer and the peer's SYN do so within milliseconds of each other.
  */
 #pragma once
 
@@ -29,10 +24,7 @@ static inline bool may_learn(const struct interface *interface)
 	return interface && interface->next_hop == NEXT_HOP_AUTO;
 }
 
-/*
- * Whether what was learnt holds for this path: for as long as the sender is heard, its gateway is the same and the link was
- * not down. A gateway that cannot be used now is taken for the same.
- */
+/* Whether it still holds: docs/design/ways.md. A gateway that cannot be used now is taken for the same. */
 static inline bool still_holds(const struct learnt *learnt, const struct path *path)
 {
 	mac_word mac = 0;
@@ -41,10 +33,7 @@ static inline bool still_holds(const struct learnt *learnt, const struct path *p
 	       (!gateway_mac(path->gateway, path->ifindex, &mac) || mac_equal((const __u8 *)&mac, learnt->gateway));
 }
 
-/*
- * What was learnt of the sender that has brought a packet by this path; the scratch sender is that. NULL for nothing.
- * Where no gateway is known, the rule has neighbours answered otherwise than others all the same.
- */
+/* What was learnt of the packet's sender, which becomes the scratch sender; NULL for nothing. */
 static __noinline struct learnt *find_learnt(const struct packet *packet, const struct path *path)
 {
 	struct sender *sender = &get_scratch()->sender;
@@ -52,7 +41,7 @@ static __noinline struct learnt *find_learnt(const struct packet *packet, const 
 
 	sender->interface = path->interface;
 	sender->gateway = path->gateway;
-	if (!path->gateway && on_link_flags_of(packet, path->ifindex))
+	if (!path->gateway && on_link_flags_of(packet, path->ifindex)) /* answered directly by the rule */
 		sender->gateway = ON_LINK_HOP;
 	copy_mac(sender->mac, path->mac);
 	__builtin_memcpy(sender->self, packet->tuple.self, sizeof(sender->self));
@@ -62,7 +51,6 @@ static __noinline struct learnt *find_learnt(const struct packet *packet, const 
 
 #define HEARD_SECONDS 30
 
-/* The sender goes on, and what was learnt of it. */
 static inline void hear(struct learnt *learnt)
 {
 	if (age(learnt->heard) >= seconds(HEARD_SECONDS))
@@ -70,8 +58,8 @@ static inline void hear(struct learnt *learnt)
 }
 
 /*
- * The way of replies to the scratch packet, whose path is in the scratch: this one, or LEARNT_WAY, where no setting says. By a
- * way that is not proven nothing begins but handshakes: they find out.
+ * The way of replies by the scratch's path: this one, or LEARNT_WAY, where no setting says. By a way that is not proven
+ * nothing begins but handshakes: they find out.
  */
 __noinline int way_of(__u32 way)
 {
@@ -129,10 +117,7 @@ static inline __u32 since_sent(const struct flow *flow)
 	return ticks < 0 ? 0 : ticks;
 }
 
-/*
- * The packet is sent again, as nothing acknowledged it: it takes the next way, and what is sent after it does. Where the
- * rule's way was seen to work through this sender, all do. Returns whether the way is another.
- */
+/* What is sent again takes the next way; the rule's, where that was seen to work. Returns whether that is another. */
 static __noinline bool try_next_way(const struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
 {
 	const struct interface *interface = get_interface(flow->interface, flow->ifindex);
@@ -155,10 +140,7 @@ static __noinline bool try_next_way(const struct __sk_buff *skb, const struct pa
 #define ONE_OPINION_IN 10
 #define MOST_TRIES 6 /* of these, each of which takes twice as long as the one before: 10 minutes */
 
-/*
- * The way by which a handshake begins through the scratch sender, of whom nothing is known. Who gives up before we send again
- * teaches nothing; so the next one takes the next way, if the last was not answered meanwhile.
- */
+/* Who gives up before we send again teaches nothing: so the unknown sender's next handshake takes the next way. */
 static __noinline __u16 begin_unknown(const struct __sk_buff *skb, const struct packet *packet, const struct flow *flow)
 {
 	const struct sender *sender = &get_scratch()->sender;
@@ -173,10 +155,7 @@ static __noinline __u16 begin_unknown(const struct __sk_buff *skb, const struct 
 	return begun.way;
 }
 
-/*
- * The first SYN-ACK of a handshake leaves, which may go by several ways. What one handshake taught may be due to a frame
- * that was lost: a minute later another one begins by the rule's way.
- */
+/* What one handshake taught may be due to a lost frame: a minute later another one begins by the rule's way. */
 static __noinline void begin_by_way(const struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
 {
 	const struct interface *interface = get_interface(flow->interface, flow->ifindex);
@@ -207,14 +186,12 @@ static inline void track_syn_ack(const struct __sk_buff *skb, const struct packe
 	flow->sent = now();
 }
 
-/*
- * A segment leaves of a connection that has no socket here, or is on trial. By another way only what is new tells whether it
- * arrives: what was sent before may be acknowledged late (Karn's algorithm: RFC 6298, 3).
- */
+/* By another way only what is new tells whether it arrives: the rest may be acknowledged late (Karn: RFC 6298, 3). */
 static __noinline void track_segment(const struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
 {
 	__u32 end = segment_end(packet);
-	bool is_new = (__s32)(end - flow->snd_nxt) > 0 || (flow->attempt & ATTEMPT_FIRST && end != packet->seq), is_again = !is_new && end != packet->seq;
+	bool is_new = (__s32)(end - flow->snd_nxt) > 0 || (flow->attempt & ATTEMPT_FIRST && end != packet->seq);
+	bool is_again = !is_new && end != packet->seq;
 	bool on_trial = flow->flags & FLOW_ON_TRIAL && !(packet->tcp_flags & (TCP_SYN | TCP_RST));
 
 	if (on_trial && (is_again || (!is_new && flow->attempt & ATTEMPT_UNHEARD))) {
@@ -230,10 +207,8 @@ static __noinline void track_segment(const struct __sk_buff *skb, const struct p
 }
 
 /*
- * What the flow's sender teaches: its way completed a handshake, or `with_data` what was sent after it was acknowledged. What
- * could not go by its way teaches nothing. Our number in a SYN-ACK is known to nobody who has not got it: a way that alone
- * completes a handshake is proven, as is one that brings data. What comes after several ways, a client may make up: it
- * teaches of a sender by which nothing was proven, and of others only that the rule's way is to be tried once more.
+ * What the flow's sender teaches: its way completed a handshake, or `with_data` what was sent after it was
+ * acknowledged. What a client may make up proves nothing: docs/design/ways.md.
  */
 static __noinline void learn_way(const struct packet *packet, const struct flow *flow, bool with_data)
 {
@@ -271,10 +246,7 @@ static __noinline void learn_way(const struct packet *packet, const struct flow 
 		count_event(EVENT_LEARNT_RULE + (value.way & FLOW_LAST_HOP ? 1 : value.way ? 2 : 0));
 }
 
-/*
- * A segment of a connection on trial comes in: it is over once something is acknowledged that was sent since, or where the
- * peer goes on long after we acknowledged what it sent. If it sends that again, our ACK has not arrived.
- */
+/* When a trial ends: docs/design/ways.md. If the peer sends again what we acknowledged, our ACK has not arrived. */
 static __noinline void judge_trial(const struct packet *packet, struct flow *flow)
 {
 	if (!(packet->tcp_flags & TCP_ACK))

@@ -1,20 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/*
- * What comes in: records by which path it did. Never drops a packet, and changes none but a SYN that announces more than
- * fits (mtu.h). The next frame of a known flow by its own path is all that the fast path deals with, at the end of this
- * file. Everything else may change a flow table: a flow begins, is established, is refreshed, moves or ends.
- */
+/* What comes in (docs/design/packet.md). The fast path stands last: the next frame of a known flow by its own path. */
 #pragma once
 
 #include "follow.h"
 #include "handshake.h"
 #include "source_repair.h"
 
-/*
- * A SYN starts a half-open entry, among strays and what is closing: a flood of them can push out nothing else, and a forged
- * one changes nothing for a connection that is established. One that is sent again may take another path; what we answered
- * stays known, as the ACK decides.
- */
+/* A SYN that is sent again may take another path; what we answered stays known, as the ACK decides. */
 static inline void inbound_syn(struct __sk_buff *skb, struct scratch *scratch)
 {
 	const struct packet *packet = &scratch->packet;
@@ -52,7 +44,7 @@ static inline void inbound_syn(struct __sk_buff *skb, struct scratch *scratch)
 }
 
 /*
- * The ACK that answers our SYN-ACK proves that the peer is where it says it is: the path of the ACK becomes that of the
+ * The ACK of our SYN-ACK proves that the peer is where it says it is: the path of the ACK becomes that of the
  * connection. With Fast Open (RFC 7413) it may acknowledge more.
  */
 static inline bool establish(struct __sk_buff *skb, struct scratch *scratch, struct flow *handshake)
@@ -100,11 +92,8 @@ static inline bool establish(struct __sk_buff *skb, struct scratch *scratch, str
 }
 
 /*
- * A segment without an entry: the connection is older than replypath here, or its entry was pushed out, perhaps amid the
- * handshake. Its socket knows whether the segment is genuine and who opened it. Where the host did, that is noted; where
- * there is no socket, not even one that listens, a RST will answer, and the tuple is not asked about again for a while.
- * Any other segment is only counted. The socket is asked again with the next one: if a forged segment marked the tuple,
- * the genuine ones would be left out.
+ * A segment without an entry: its socket knows whether it is genuine, and who opened the connection. Only tuples
+ * without any socket are marked: if a forged segment marked others, the genuine ones would be left out.
  */
 static inline void adopt(struct __sk_buff *skb, struct scratch *scratch, bool handshake)
 {
@@ -142,10 +131,6 @@ static inline void adopt(struct __sk_buff *skb, struct scratch *scratch, bool ha
 	}
 }
 
-/*
- * What had no socket at the end of its handshake may have one after all: SYN cookies make it with the last ACK only. What
- * passed for reset may go on: that RST was forged.
- */
 static inline void refresh_tcp(struct __sk_buff *skb, struct scratch *scratch, struct flow *flow)
 {
 	const struct packet *packet = &scratch->packet;
@@ -154,6 +139,7 @@ static inline void refresh_tcp(struct __sk_buff *skb, struct scratch *scratch, s
 
 	if (unlikely(flow->flags & FLOW_ON_TRIAL))
 		judge_trial(packet, flow);
+	/* SYN cookies make a socket with the last ACK only; and what goes on after a RST shows that it was forged. */
 	if (flow->flags & (FLOW_NO_SOCKET | FLOW_RESET) && is_due(flow)) {
 		verdict = ask_socket(skb);
 		if (verdict > VERDICT_LISTENS)
@@ -168,10 +154,6 @@ static inline void refresh_tcp(struct __sk_buff *skb, struct scratch *scratch, s
 		refresh(skb, scratch, flow, TABLE_ESTABLISHED);
 }
 
-/*
- * A RST of the peer ends a connection, whose entry stays for a while from now on, or nothing. While the socket was asked,
- * another CPU may have given the entry to another flow.
- */
 static inline void inbound_reset(struct __sk_buff *skb, const struct packet *packet)
 {
 	struct flow *flow = look_up(packet, TABLE_ESTABLISHED);
@@ -183,6 +165,7 @@ static inline void inbound_reset(struct __sk_buff *skb, const struct packet *pac
 			count_event(EVENT_REFUSED_CONTESTED);
 		return;
 	}
+	/* While the socket was asked, the entry may have become another's. */
 	if (flow->flags & FLOW_RESET || !tuple_equal(&flow->tuple, &packet->tuple))
 		return;
 	flow->seen = now();
@@ -190,17 +173,13 @@ static inline void inbound_reset(struct __sk_buff *skb, const struct packet *pac
 	move_entry(packet, TABLE_ESTABLISHED, flow, 0);
 }
 
-/*
- * A change of a flow, or the end of a handshake, perhaps with the tuple of an earlier connection; or an answer that nobody
- * here asked for. Where that connection goes on and this is its path, no handshake is looked for: whether there is one
- * makes no difference to where replies go, and of many flows each look takes as long as memory takes.
- */
 static inline void inbound_segment(struct __sk_buff *skb, struct scratch *scratch)
 {
 	const struct packet *packet = &scratch->packet;
 	struct flow *flow = look_up(packet, TABLE_ESTABLISHED);
 	struct flow *handshake;
 
+	/* Whether there is a handshake too makes no difference here, and of many flows each look waits for memory. */
 	if (flow && came_by(flow, skb, packet) && !is_closing(flow))
 		return refresh_tcp(skb, scratch, flow);
 	handshake = look_up(packet, TABLE_HALF_OPEN);
@@ -366,10 +345,7 @@ static inline bool pass_known_datagram(struct __sk_buff *skb, const struct packe
 	return is_marked(packet->digest) || (!note && is_at_tunnel(skb, packet) && refuse_tunnel(skb, packet));
 }
 
-/*
- * Whether the datagram of a flow that nobody took is taken by nobody either. It is asked for each, as a server's answer
- * must not pass for the host's beginning: is_untaken() at egress.
- */
+/* It is asked for each datagram: a server's reply must not pass for the host's beginning (is_untaken() at egress). */
 static __noinline bool stays_untaken(struct __sk_buff *skb, const struct packet *packet)
 {
 	put_in_scratch(packet);

@@ -27,11 +27,7 @@
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
-/*
- * The verdict of everything that is not ours: the next program runs, and after the last the kernel sends the packet as
- * it meant to. TCX_NEXT and TC_ACT_UNSPEC are the same number (include/uapi/linux/bpf.h, enum tcx_action_base), so one
- * program serves both hooks.
- */
+/* Lets the next program run. TCX_NEXT is the same number: include/uapi/linux/bpf.h, enum tcx_action_base. */
 #define PASS TC_ACT_UNSPEC
 
 /* Read through bpf_skc_to_tcp_sock; CO-RE finds the fields at load time. */

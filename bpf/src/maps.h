@@ -55,11 +55,7 @@ ARRAY(marks, MARKS, __u64);
 /* By the low bits of an ifindex: the entry's says whether it is the one. The last, of none, takes what any does. */
 ARRAY(interfaces, INTERFACE_PLACES + 1, struct interface);
 
-/*
- * The ifindex behind the id of an interface, for as long as that very device is in this network namespace: the
- * kernel takes an entry out when its device is deleted or moves away (net/core/dev.c, kernel/bpf/devmap.c,
- * NETDEV_UNREGISTER), whether or not the loader lives to see it.
- */
+/* Id to ifindex. The kernel takes an entry out with its device (kernel/bpf/devmap.c, dev_map_notification()). */
 MAP(devices, DEVMAP, MAX_INTERFACES, 0, __u32, __u32);
 
 ARRAY(gateways, MAX_GATEWAYS, struct gateway);
@@ -95,10 +91,7 @@ struct {
 /* enum mode, set by the operator at once; wins over the interfaces'. It is the first in every layout, which it outlives. */
 __u32 mode_by_hand CONTROL = MODE_CONFIGURED;
 
-/*
- * What the host sent until this tick may have answered a question that nobody recorded: programs have been attached, or
- * flows forgotten.
- */
+/* What the host sent until this tick proves nothing: see is_proof(), docs/design/flow-tables.md. */
 __u32 grace CONTROL = 0;
 
 struct trace_request trace_filter CONTROL = {};

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Size: the flow's interface takes smaller packets than the one that the kernel builds its replies for, and nobody checks
- * the size again after a redirect. So SYNs announce no more than fits, and who sends what is too large all the same gets an
- * ICMP error, as from a router (docs/design/packet.md). A packet that fits pays for none of it.
+ * Size: nobody checks it after a redirect. So SYNs announce no more than fits, and who sends what is too large all the
+ * same gets an ICMP error (docs/design/packet.md). A packet that fits pays for none of it.
  */
 #pragma once
 
@@ -18,9 +17,8 @@
 #define OPTION_AO 29 /* RFC 5925: signs the options */
 
 /*
- * Where the MSS stands in the TCP header of this size at the offset; 0 where there is not exactly one, or where
- * changing it would make the segment another one. The verifier does not follow what is kept in the scratch memory: every
- * step looks alike to it, so that there may be as many as options can have.
+ * Where the MSS stands in the TCP header of this size; 0 where there is not exactly one, or the options are malformed
+ * or signed. The verifier does not follow what is kept in the scratch memory: every step looks alike to it.
  */
 static inline __u32 find_mss(const struct __sk_buff *skb, __u32 offset, __u32 size, volatile __u32 *option)
 {
@@ -78,10 +76,7 @@ static inline void announce_size(struct __sk_buff *skb, const struct packet *pac
 		lower_mss(skb, packet->offset, packet->length - packet->payload, interface->mtu - headers);
 }
 
-/*
- * Whether the packet fits its flow's interface, or the segments that it is still to be cut into do. Where the kernel
- * does not say, each of them has the headers of the packet, and nothing of what follows its IP packet.
- */
+/* Whether the packet, or each segment of it, fits. Without bpf_check_mtu segments have the headers of the packet. */
 static inline bool fits_interface(struct __sk_buff *skb, const struct packet *packet,
 				  const struct interface *interface, __u32 header)
 {
@@ -100,9 +95,8 @@ static inline bool fits_interface(struct __sk_buff *skb, const struct packet *pa
 #define ICMP_FRAG_NEEDED 4
 
 /*
- * Turns the packet, with its transport header at this offset, into the ICMP error about it, which goes back by the
- * interface that the kernel chose. It comes from the peer, whose packets rp_filter expects there. False where that cannot
- * be done: the packet is then what it was.
+ * Turns the packet into the ICMP error about it, which comes from the peer: rp_filter expects that by the interface
+ * that the kernel chose. False where that cannot be done: the packet is then what it was.
  */
 __noinline int become_size_error(struct __sk_buff *skb, __u32 header, __u32 transport, __u32 mtu)
 {
@@ -117,11 +111,7 @@ __noinline int become_size_error(struct __sk_buff *skb, __u32 header, __u32 tran
 			    v4 ? ICMP_FRAG_NEEDED : 0, mtu, QUOTE);
 }
 
-/*
- * Tells the sender of a packet that is too large for the flow's interface how large it may be. At most once a second
- * for a flow, of which `told` says when: who does not listen is not shouted at, and what it sends meanwhile goes as
- * routed. The packet becomes the message; the caller redirects it to where it comes in.
- */
+/* At most once a second for a flow: `told` says when. The packet becomes the message; the caller redirects it. */
 static inline bool tell_sender(struct __sk_buff *skb, const struct packet *packet, __u16 *told, __u32 mtu,
 			       __u32 header)
 {

@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/*
- * The negative cache: marks of the digests of tuples that are no flow (docs/design/flow-tables.md). One lasts for the rest
- * of its period and the next one, of 1024 ticks each.
- */
+/* The negative cache: marks of the digests of tuples that are no flow (docs/design/flow-tables.md). */
 #pragma once
 
 #include "flow.h"

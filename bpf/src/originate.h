@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * What this host originates: sent or forwarded by it with an own address as source, and no reply of a recorded flow
- * (docs/design/host-model.md). In the strong end system model it leaves by the interface that has the address, in the weak
- * one as routed (RFC 1122, 3.3.4.2), unless its peer comes to the address by that interface: then it is `related`. There is
- * no flow to keep: `originated` has a record of both addresses.
+ * (docs/design/host-model.md; RFC 1122, 3.3.4.2).
  */
 #pragma once
 
@@ -31,9 +29,9 @@ static inline struct flow *asked_by(const struct tuple *tuple)
 }
 
 /*
- * Gives the scratch the path by which the peer of the scratch flow comes to its own address; false where none is proven. It
- * holds the path by which the peer's answers came, and `heard` says when. The flow with this digest in this table goes
- * before: but anybody may have made a conversation of datagrams, which takes nothing away from what is answered.
+ * Leaves in the scratch the path by which the peer of the scratch flow comes; false where none is proven. The caller
+ * puts that of the peer's answers there, the last of which was `heard` then: from these, datagrams of a flow take
+ * nothing, as they may be forged (docs/design/host-model.md).
  */
 __noinline int related_path(__u64 digest, __u32 table, __u32 heard)
 {
@@ -50,10 +48,7 @@ __noinline int related_path(__u64 digest, __u32 table, __u32 heard)
 	return flow && has_ends_of(flow, &scratch->flow.tuple);
 }
 
-/*
- * Whether a flow takes the place of the one that a pair goes with: that is over, or proves less, or shows another path
- * than by the interface of the own address, as which this one came.
- */
+/* Whether a flow takes the place of the one that a pair goes with: docs/design/host-model.md. */
 static inline bool takes_place(const struct record *record, const struct flow *flow, enum table table)
 {
 	const struct flow *other = open_flow(record->flow, record->table, &flow->tuple);
@@ -64,10 +59,7 @@ static inline bool takes_place(const struct record *record, const struct flow *f
 	       flow->interface == own_address(flow->tuple.self) >> OWN_INTERFACE_SHIFT;
 }
 
-/*
- * A flow with this digest, in this table, has begun, or has gone on for a second: it proves by which path its peer comes if
- * it is a connection, or was answered by who takes it. The kernel answers all echo requests. Returns 0.
- */
+/* A flow begins, or has gone on for a second. What that proves of its peer's path: docs/design/host-model.md. */
 __noinline int relate(__u64 digest, __u32 table)
 {
 	struct flow *flow = find_digest(digest, table);
@@ -99,7 +91,7 @@ static inline bool becomes_assured(const struct flow *flow)
 
 /*
  * Once a second the next hop is chosen anew: gateways may be known by now, and the ifindex another's. What goes on so
- * long proves the path of its peer. Returns the entry that the scratch packet's flow has from now on.
+ * long proves the path of its peer. Returns the entry that the flow has from now on.
  */
 static __noinline struct flow *refresh(struct __sk_buff *skb, struct scratch *scratch, struct flow *flow, enum table table)
 {
@@ -122,9 +114,8 @@ static __noinline struct flow *refresh(struct __sk_buff *skb, struct scratch *sc
 }
 
 /*
- * The scratch packet answers what the host began, and shows by which path its peer comes: a segment if a socket here expects
- * it. Of a datagram nobody knows whether its sender is forged: one by another path than those before counts only when that
- * path cannot be used, or has been silent for a while. Returns whether nothing more is to be learnt this second.
+ * The scratch packet answers what the host began, and shows by which path its peer comes (docs/design/host-model.md).
+ * Returns whether nothing more is to be learnt this second.
  */
 __noinline int relate_answer(struct __sk_buff *skb)
 {
@@ -159,10 +150,7 @@ __noinline int relate_answer(struct __sk_buff *skb)
 	return true;
 }
 
-/*
- * Whether the packet leaves by the interface of its source, or its source has none. A device that stands on this one
- * (macvlan) is the same wire.
- */
+/* Whether the packet leaves by the interface of its source, if it has one. A macvlan on it is the same wire. */
 static inline bool suits_source(const struct __sk_buff *skb, const struct packet *packet)
 {
 	const struct known_self *source = self_of(packet);
@@ -181,10 +169,7 @@ static inline bool is_heeded(const struct packet *packet)
 	return !is_excluded();
 }
 
-/*
- * Whether the frame is one that the host itself sends by this interface: those of guests on devices above it (macvtap)
- * pass here as well, with MACs of their own, whatever address they have.
- */
+/* Whether the host itself sends the frame: those of guests above (macvtap) have MACs of their own, whatever address. */
 static inline bool is_hosts_frame(struct __sk_buff *skb, const struct interface *interface)
 {
 	const __u8 *source;
@@ -195,11 +180,7 @@ static inline bool is_hosts_frame(struct __sk_buff *skb, const struct interface 
 	return source && mac_equal(source, interface->mac);
 }
 
-/*
- * The next hop by the interface of a source: the peer itself, where it is a neighbour; else the gateway that a route names
- * for it, or the only one; of several, the one that takes packets from this source, where another one may drop them (RFC
- * 8028), or the first; 0 for none.
- */
+/* The next hop by the interface of a source (docs/design/host-model.md; RFC 8028); 0 for none. */
 static inline __u32 choose_gateway(const struct packet *packet, const struct interface *interface)
 {
 	__u32 first = packet->family == 4 ? interface->first_gateway4 : interface->first_gateway6;
@@ -220,8 +201,8 @@ static inline __u32 choose_gateway(const struct packet *packet, const struct int
 }
 
 /*
- * Decides for the addresses of the scratch packet; returns whether there is a record. It is replaced whole: the map may give
- * its memory to other addresses at any moment. What is written in place decides nothing but the flow, which is compared.
+ * Decides for the addresses of the scratch packet; returns whether there is a record. That is replaced whole, as its
+ * memory may have become another pair's (docs/design/host-model.md).
  */
 __noinline int originate(void)
 {
@@ -274,9 +255,7 @@ static inline void refresh_originated(struct record *record, const struct packet
 	record->protocol = packet->protocol;
 }
 
-/*
- * Gives the scratch flow the path of what is originated by the source of the packet. Returns whether it is to leave by that.
- */
+/* Gives the scratch flow the path by the source. Returns whether the packet is to leave by that. */
 static inline bool choose_path(const struct record *record, const struct interface *interface, struct scratch *scratch,
 			       enum table *table)
 {
@@ -300,7 +279,7 @@ static inline bool choose_path(const struct record *record, const struct interfa
 
 /*
  * The record of what this host originates by the address of another interface than the kernel chose; NULL for all else.
- * The scratch flow, which is in no table, then has the path. A later fragment goes as the first one did.
+ * The scratch flow, which is in no table, then has the path.
  */
 static __noinline struct record *originated_by(struct __sk_buff *skb, struct packet *packet, enum parsed result,
 						   enum table *table)

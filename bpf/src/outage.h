@@ -1,20 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What leaves while a next hop is missing: nobody knows its MAC, it is silent, or no route leads out.
- *
- * The kernel hands no packet to a device without a MAC for its next hop. Where nobody knows one the loader enters a MAC
- * that nobody has (docs/design/gateways.md, fallback.md), so that replies are built and come by here. What belongs to a
- * flow goes its way. No frame leaves with such a MAC: nobody would take it, and bridges would show it to everybody. Only the
- * kernel's own question for the gateway is shown to everybody.
- *
- * What the host starts by the fallback route would get ENETUNREACH at once without it. So it is answered in the name of the
- * destination, by way of the ingress of the device:
- *
- * - a SYN by a RST. An ICMP error comes while connect() holds the lock of its socket, and fails it only with the first
- *   retransmission, a second later (tcp_v4_err() in net/ipv4/tcp_ipv4.c); a segment waits for the lock.
- * - a question by ICMP, and what is neither TCP nor ICMP, by the ICMP error that fails a connected socket at once
- *   (icmp_err_convert in net/ipv4/icmp.c). If sendmsg(2) failed instead, ping would go on to wait for an answer.
- * - other segments not at all: their connections wait for the route to come back, as they do without any route.
+ * What leaves while a next hop is missing. The kernel hands no packet to a device without a MAC for that, so the loader
+ * enters one that nobody has, and replies come by here (docs/design/gateways.md). What the host begins is answered in
+ * the name of the destination (docs/design/fallback.md): a SYN by a RST, as an ICMP error comes while connect() holds
+ * its socket, and fails it only a second later (net/ipv4/tcp_ipv4.c, tcp_v4_err()); a request by the error that fails a
+ * connected socket at once (net/ipv4/icmp.c, icmp_err_convert). If sendmsg(2) failed instead, ping would go on to wait.
  */
 #pragma once
 
@@ -39,10 +29,9 @@ static __noinline bool leads_out(const struct __sk_buff *skb, const struct packe
 }
 
 /*
- * Redirects the frame to its peer, on the link of this device: the kernel writes both MACs, and asks for the peer's where
- * it does not know it. What waits for that is lost on another link: it is sent by the next hop of its route
- * (net/core/neighbour.c, neigh_update()). To have the helper look for a route instead would leak that of the packet (commit
- * 23f3770e1a53 mends it), and by IPv6 heed routes by other interfaces.
+ * Redirects the frame to its peer, on the link of this device. What waits for its MAC is lost on another link: it is
+ * sent by the next hop of its route (net/core/neighbour.c, neigh_update()). Without an address the helper would leak
+ * the packet's route (commit 23f3770e1a53 mends it), and by IPv6 heed routes by other interfaces.
  */
 static __noinline int redirect_to_peer(struct __sk_buff *skb, __u32 ifindex)
 {
@@ -84,11 +73,7 @@ static inline bool solicit_group(struct __sk_buff *skb)
 	       !bpf_skb_store_bytes(skb, 0, mac, sizeof(mac), 0);
 }
 
-/*
- * The kernel takes the MAC that nobody has for the one to be checked, and asks by unicast whether the gateway still has
- * it. Everybody is asked instead, so that no setting of the host needs to be changed. Any ARP goes that way. Returns
- * whether the frame is such a question.
- */
+/* The kernel asks the MAC of nobody whether the gateway has it still. Everybody is asked instead; any ARP goes so. */
 static __noinline bool ask_everybody(struct __sk_buff *skb)
 {
 	__u8 broadcast[ETH_ALEN] = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff };
@@ -99,16 +84,15 @@ static __noinline bool ask_everybody(struct __sk_buff *skb)
 }
 
 /*
- * Whether a packet that is for nobody goes to its peer, as by an interface without any route: the kernel takes it for a
- * neighbour (net/ipv4/route.c, ip_route_output_key_hash_rcu()). Somebody may answer for it. Beside these only questions
- * leave: see ask_everybody().
+ * Whether a packet for nobody goes to its peer, as by an interface without any route: the kernel takes that for a
+ * neighbour (net/ipv4/route.c, ip_route_output_key_hash_rcu()).
  */
 static inline bool goes_to_neighbour(const struct __sk_buff *skb, const struct packet *packet)
 {
 	return skb->protocol == bpf_htons(ETH_P_IP) && *(const __be16 *)(packet->mac + 4) == ANY_PEER;
 }
 
-/* The end of a frame that is for nobody. What the host has begun by it is refused, as where it has no route. */
+/* A frame for nobody: bridges would flood it. What the host has begun by it is refused, as where it has no route. */
 static inline int end_at_nobody(struct __sk_buff *skb, const struct packet *packet)
 {
 	if (goes_to_neighbour(skb, packet))
@@ -138,10 +122,7 @@ static inline void write_reset(struct rejection *rejection, const struct packet 
 		checksum_of(tcp, TCP_HEADER, pseudo_header(rejection, v4, IPPROTO_TCP, TCP_HEADER));
 }
 
-/*
- * Turns the packet into what refuses it; false where nothing does, and it stays what it is. What is refused has a plain
- * IP header between ordinary addresses; there is no error about ICMP other than a question.
- */
+/* Turns the packet into what refuses it; false where nothing does, and it stays what it is. */
 __noinline int become_rejection(struct __sk_buff *skb, __u32 only_tcp)
 {
 	struct scratch *scratch = get_scratch();
@@ -181,8 +162,8 @@ int replypath_fallback(struct __sk_buff *skb)
 }
 
 /*
- * After replypath_egress. A held entry lets the kernel send to a gateway that does not answer: without it, connect()
- * would fail. Anything but the beginning of a connection passes; replies to other interfaces were moved before.
+ * After replypath_egress. A held entry lets the kernel send to a gateway that does not answer: what begins a connection
+ * is refused, and all else passes.
  */
 SEC("tc")
 int replypath_held(struct __sk_buff *skb)

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Tuples whose originator is the host (as in conntrack): what comes in by them is an answer, not a flow. A note is
- * written where the host sends what belongs to no flow, and read where a flow would begin. Of TCP it only spares the
- * question to the socket, which knows who opened the connection.
+ * Tuples in which the host spoke first (docs/design/flow-tables.md). Of TCP a note only spares the question to the
+ * socket, which knows who opened the connection.
  */
 #pragma once
 
@@ -10,8 +9,8 @@
 #include "originate.h"
 
 /*
- * The note about a tuple that either side has used within an hour; NULL for none. The kernel may give its memory to
- * another tuple at any moment: what is written there later is the present time, and does no harm.
+ * The note, if either side has used the tuple within an hour. Its memory may become another's: what is written there
+ * later is the present time, and does no harm.
  */
 static inline struct note *find_note(__u64 digest)
 {
@@ -37,10 +36,7 @@ static inline bool is_proof(const struct note *note)
 	return note->heard || age_at(note->sent, time) < age_at(grace, time);
 }
 
-/*
- * Notes that the host is the originator of the scratch packet's tuple. `ifindex`: where the packet came in, 0 for what
- * the host itself sends. Returns 0.
- */
+/* `ifindex`: where the scratch packet came in, 0 for what the host itself sends. */
 __noinline int note_outbound(__u32 ifindex)
 {
 	struct note note = { .sent = now() };

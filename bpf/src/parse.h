@@ -202,9 +202,9 @@ static inline bool is_extension_header(__u32 type)
 }
 
 /*
- * Steps over extension headers (RFC 8200, 4.1) that begin at `offset`, and leaves in the scratch packet what they lead to.
- * A fragment's has to stand before the packet's `end`; that of others shows where they lead to. Returns an enum parsed.
- * Authentication headers are left alone: what they carry is a protocol of its own to us.
+ * Steps over extension headers (RFC 8200, 4.1), and leaves in the scratch packet what they lead to; returns an enum
+ * parsed. A fragment's have to end before `end`. Authentication headers are left alone: what they carry is a protocol
+ * of its own.
  */
 __noinline int skip_extension_headers(struct __sk_buff *skb, __u32 offset, __u32 end, __u32 type)
 {
@@ -272,7 +272,6 @@ static inline enum parsed parse_v6(struct __sk_buff *skb, struct packet *packet,
 	return PARSED;
 }
 
-/* From the IP header on, which begins at `header`. */
 static inline enum parsed parse_ip(struct __sk_buff *skb, struct packet *packet, enum direction direction, __u32 header)
 {
 	enum parsed result = PARSED_OTHER;
@@ -294,7 +293,7 @@ static inline void count_unparsed(enum parsed result)
 		count_event(EVENT_UNPARSED_TRUNCATED + result - PARSED_TRUNCATED);
 }
 
-/* Reads the packet. A VLAN's own device sees its frames without the tag; tag 0 is a priority (IEEE 802.1Q, 9.6). */
+/* A VLAN's own device sees its frames without the tag; tag 0 is a priority (IEEE 802.1Q, 9.6). */
 static inline enum parsed parse(struct __sk_buff *skb, struct packet *packet, enum direction direction,
 				__u32 header)
 {

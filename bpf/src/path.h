@@ -1,9 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/*
- * The path of a flow: interface, MAC and gateway, as its last good frame shows them. The next hop is chosen when a frame
- * comes in, and turned into a MAC when the reply leaves. A flow refers to a gateway, not to a copy of its MAC, so that a
- * gateway with a new MAC takes all its flows along.
- */
+/* The path of a flow: interface, MAC and gateway, as its last good frame shows them (docs/design/gateways.md). */
 #pragma once
 
 #include "table.h"
@@ -25,7 +21,6 @@ static inline struct interface *get_interface(__u32 id, __u32 ifindex)
 	return interface && interface->id == id ? interface : NULL;
 }
 
-/* The id of an interface, 0 of one without programs. */
 static inline __u16 id_of(const struct interface *interface)
 {
 	return interface ? interface->id : 0;
@@ -67,9 +62,8 @@ static inline bool can_send(const struct net_device *device)
 }
 
 /*
- * Whether a managed interface is still the device that it was, and can send, says the kernel: nobody may have been
- * there to see it go, and its ifindex may be another's by now. Where its memory cannot be read, the loader's word is
- * taken for the link.
+ * Whether a managed interface is still the device that it was, and can send: its ifindex may be another's by now. Where
+ * the kernel's memory cannot be read, the loader's word is taken for the link.
  */
 __noinline int is_usable(__u32 id, __u32 ifindex)
 {
@@ -129,15 +123,7 @@ static inline bool is_served(const struct packet *packet, const struct interface
 	return routed;
 }
 
-/*
- * auto: a direct neighbour is answered directly; else the reply takes the gateway that the frame came through, matched
- * by its MAC, or the only one that there is, if it serves the peer; else it goes back to the MAC that it came from.
- * Where an interface has several gateways and this one was matched, the kernel's choice among them is corrected too;
- * and where none serves the peer, for by a route of replypath's own the kernel may have chosen one.
- *
- * gateway: the one that the frame came through, the only one, or the one that a route names; one that does not serve
- * the peer only where the frame came through it.
- */
+/* The rule: docs/design/gateways.md, "The next hop of a flow". */
 static inline void choose_next_hop(const struct __sk_buff *skb, const struct packet *packet,
 				   const struct interface *interface, struct path *path)
 {
@@ -161,11 +147,11 @@ static inline void choose_next_hop(const struct __sk_buff *skb, const struct pac
 	path->gateway = gateway;
 	if (gateway || only_gateways)
 		path->flags = FLOW_NEXT_HOP_GATEWAY;
+	/* The kernel may have chosen another gateway, or one by a route of ours. */
 	if (!only_gateways && (!served || (gateway && count > 1)))
 		path->flags |= FLOW_ENFORCE_MAC;
 }
 
-/* The words of a flow that say by which path it came. */
 static inline const struct path *path_of(const struct flow *flow)
 {
 	return (const struct path *)&flow->ifindex;
@@ -202,10 +188,7 @@ static inline bool is_held_gateway(const void *mac, __u8 family, __u32 ifindex)
 	return until && is_ahead(*until, now());
 }
 
-/*
- * Where the reply goes; false where only a gateway will do and none is usable. Where the flow's was replaced by
- * another, that one takes its place until the flow chooses anew, if it serves all peers.
- */
+/* Where the reply goes; false where only a gateway will do and none is usable. */
 static inline bool next_hop_mac(const struct flow *flow, const struct packet *packet,
 				const struct interface *interface, mac_word *mac)
 {
@@ -214,23 +197,19 @@ static inline bool next_hop_mac(const struct flow *flow, const struct packet *pa
 	if ((flow->flags & (FLOW_NEXT_HOP_GATEWAY | FLOW_LAST_HOP)) == FLOW_NEXT_HOP_GATEWAY) {
 		if (likely(gateway_mac(flow->gateway, flow->ifindex, mac)))
 			return true;
-		if (interface->next_hop == NEXT_HOP_GATEWAY)
+		if (interface->next_hop == NEXT_HOP_GATEWAY) /* the one that replaced it, until the flow chooses anew */
 			return !has_routes(interface, packet->family) && gateway_mac(only, flow->ifindex, mac);
 	}
 	*mac = flow->flags & FLOW_ON_LINK ? 0 : read_mac(flow->mac); /* the kernel finds that of a neighbour */
 	return true;
 }
 
-/* An address that a reply can be sent to. */
 static inline bool is_unicast(const __u8 *mac)
 {
 	return !(mac[0] & 1) && *(__u32 *)mac | *(__u16 *)(mac + 4);
 }
 
-/*
- * Puts the scratch packet's path into the scratch, with the flags of its next hop; false where the interface is not managed
- * or nothing can be sent back.
- */
+/* Puts the scratch packet's path into the scratch, with its next hop; false where nothing can be sent back. */
 __noinline int find_path_back(struct __sk_buff *skb)
 {
 	const struct interface *interface = interface_at(skb->ifindex);
@@ -263,10 +242,7 @@ static inline bool find_way_back(struct __sk_buff *skb, __u16 way)
 	return true;
 }
 
-/*
- * Gives the scratch flow the scratch's path; false where it has that. It keeps its flags that are not of a next hop, and
- * by another path nothing has left yet.
- */
+/* Gives the scratch flow the scratch's path; false where it has that. Flags that are not of a next hop stay. */
 static inline bool take_path(struct scratch *scratch)
 {
 	struct path *its = (struct path *)&scratch->flow.ifindex, *path = &scratch->path;
@@ -284,8 +260,8 @@ static inline bool take_path(struct scratch *scratch)
 }
 
 /*
- * Gives the scratch packet's flow of this table the packet's path and this way. Another path takes another entry, so that a
- * reply on another CPU never sees half of one. Returns the entry; NULL where no reply can go back by that path.
+ * Gives the flow the scratch packet's path and this way, by another entry: a reply on another CPU never sees half of
+ * one. NULL where no reply can go back by that path.
  */
 static __noinline struct flow *set_path(struct __sk_buff *skb, struct scratch *scratch, struct flow *flow, enum table table,
 					__u16 way)

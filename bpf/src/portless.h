@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What does not show the whole tuple of its flow: later fragments, and ICMP errors, which go back by the path of the
- * packet that they quote (RFC 792; RFC 4443, 3). What it shows leads to the flow that had it last, by enum lead_kind.
- * That may be over, or of somebody who forged it: who follows a lead compares what else is known.
+ * What does not show the whole tuple of its flow: later fragments, and ICMP errors (RFC 792; RFC 4443, 3). What it
+ * shows leads to a flow (docs/design/flow-tables.md, "Leads"). That may be over, or forged: who follows a lead compares
+ * what else is known.
  */
 #pragma once
 
@@ -40,10 +40,7 @@ static __noinline void settle_fragments(struct packet *packet, enum table table,
 		   packet->protocol);
 }
 
-/*
- * The flow of a later fragment, which takes over what was decided about the first one; NULL where that was of none, left
- * as it was, or is not known. In the last case `table` stays what it is.
- */
+/* The flow of a later fragment, which goes as the first one did. Where that is not known, `table` stays what it is. */
 static __noinline struct flow *fragment_flow(struct packet *packet, enum table *table)
 {
 	const struct lead *first = find_lead(lead_key(LEAD_PARTS, &packet->tuple, packet->identification));

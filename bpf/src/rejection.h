@@ -21,10 +21,7 @@ static inline __u32 ip_size(bool v4)
 
 #define LOCAL_HOPS 255 /* of what never leaves the host; RFC 5082 takes no less */
 
-/*
- * Writes the IP header of a rejection of the packet whose header is quoted, from the address that the packet goes to.
- * `length`: bytes after the header.
- */
+/* The IP header of a rejection, from the address that the quoted packet goes to. `length`: bytes after the header. */
 static inline void write_ip(struct rejection *rejection, bool v4, __u8 protocol, __u32 length)
 {
 	if (v4) {
@@ -62,10 +59,9 @@ static inline __u64 pseudo_header(struct rejection *rejection, bool v4, __u8 pro
 }
 
 /*
- * Puts the rejection, with so many bytes after its IP header, in the place of the packet, behind the Ethernet header if
- * there is one, which leads to the device itself from now on. False where that cannot be done: the packet is then what
- * it was. First bpf_skb_change_head() by nothing gives it memory of its own: what is done to it then cannot fail half-way
- * for want of memory, nor reach the copy that TCP keeps.
+ * Puts the rejection in the place of the packet, with the device's own MAC before it; false where that cannot be done:
+ * the packet is then what it was. bpf_skb_change_head() by nothing first gives it memory of its own: so nothing fails
+ * half-way for want of memory, nor reaches the copy that TCP keeps.
  */
 static inline bool become(struct __sk_buff *skb, struct rejection *rejection, bool v4, __u32 header, __u32 length)
 {

@@ -18,10 +18,7 @@ static inline void stamp_left(struct flow *flow, __u32 moved)
 		flow->left = left;
 }
 
-/*
- * Counts what became of a reply, and its flow with the first reply of which that became. One that could not go by the way
- * of its flow tells nothing of that.
- */
+/* A reply that could not go by the way of its flow tells nothing of that way. */
 static inline void count_reply(struct __sk_buff *skb, struct flow *flow, __u64 pair, __u32 packets,
 			       enum outcome outcome)
 {
@@ -39,10 +36,7 @@ static inline void count_reply(struct __sk_buff *skb, struct flow *flow, __u64 p
 	count_pair(skb, with_outcome(pair, outcome), packets, first);
 }
 
-/*
- * Records what became of a packet that the host originates; returns whether it is the first of its pair and protocol
- * of which that became.
- */
+/* Returns whether this is the first packet of its pair and protocol of which that became. */
 static inline bool record_outcome(struct record *record, const struct packet *packet, enum outcome outcome)
 {
 	__u8 *counted = outcome == OUTCOME_CORRECTED ? &record->moved_of : &record->routed_of;
@@ -148,7 +142,6 @@ static inline int write_macs(struct __sk_buff *skb, struct handover *handover)
 	return bpf_skb_store_bytes(skb, 0, handover->frame, MACS, 0);
 }
 
-/* What the tail call leads to, for packets of which nothing has to be copied. */
 SEC("tc")
 int replypath_send(struct __sk_buff *skb)
 {
@@ -172,9 +165,8 @@ static inline int add_header(struct __sk_buff *skb, struct handover *handover)
 }
 
 /*
- * Gives the frame the header of the target and redirects it; `header` is the size of the one that it has. The kernel
- * takes one off where the target has none (net/core/filter.c, __bpf_redirect_no_mac). Returns PASS where that failed
- * and the packet is as it was.
+ * Gives the frame the header of the target and redirects it. The kernel takes one off where the target has none
+ * (net/core/filter.c, __bpf_redirect_no_mac). Returns PASS where that failed: the packet is as it was.
  */
 static inline int send(struct __sk_buff *skb, struct handover *handover, bool on_link, __u32 header)
 {
@@ -185,8 +177,8 @@ static inline int send(struct __sk_buff *skb, struct handover *handover, bool on
 }
 
 /*
- * Where the reply goes that leaves by its flow's wire. Where the kernel chose the device `below` that of the flow, its next
- * hop is as good as one that only frames have shown.
+ * Where the reply goes that leaves by its flow's wire. Where the kernel chose the device `below` that of the flow, its
+ * next hop is as good as one that only frames have shown.
  */
 static inline bool next_hop_on_wire(const struct flow *flow, const struct packet *packet, const struct interface *interface,
 				    bool below, mac_word *mac)
@@ -290,10 +282,7 @@ static inline enum outcome prepare(struct __sk_buff *skb, const struct packet *p
 	return OUTCOME_CORRECTED;
 }
 
-/*
- * The kernel chose another interface than the flow's. `record`: of what the host originates, which has no flow; NULL for
- * a reply. What is moved is counted here in the record, and among all packets where it leaves.
- */
+/* The kernel chose another interface. `record`: of what the host originates, which has no flow; NULL for a reply. */
 static inline int redirect(struct __sk_buff *skb, struct packet *packet, struct flow *flow, enum table table,
 		       struct record *record, const struct interface *target, __u32 ifindex, __u32 header)
 {
@@ -339,10 +328,7 @@ static inline int redirect(struct __sk_buff *skb, struct packet *packet, struct 
 	return PASS;
 }
 
-/*
- * A reply of a known flow in this table, or what has a record. If its device stands on this one (macvlan) it is on its
- * way down, unless it has the MAC of this one.
- */
+/* If the flow's device stands on this one (macvlan), the frame is on its way down, unless it has this one's MAC. */
 static inline int reply(struct __sk_buff *skb, struct packet *packet, struct flow *flow, enum table table,
 			struct record *record, __u32 header)
 {

@@ -57,10 +57,8 @@ struct known_self {
 };
 
 /*
- * What global functions, all that are not static, work on: they take only numbers and the context on old kernels. In
- * return the verifier looks at each of them once, not once for every way to get there; nor does it follow what is kept
- * here, and nothing of it takes stack, of which old kernels have little to spare. One for each CPU, as softirqs do not
- * nest.
+ * What global functions, all that are not static, work on (docs/design/flow-tables.md, "Verifier"). The verifier does
+ * not follow what is kept here. One for each CPU, as softirqs do not nest.
  */
 struct scratch {
 	struct handover handover;

@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/*
- * The local socket that a packet is for, or of. TCP segments are held against it; where there is none, against what the
- * entry of their flow saw.
- */
+/* The local socket that a packet is for, or of; without one, what the entry of a flow saw. */
 #pragma once
 
 #include "path.h"
@@ -42,9 +39,8 @@ static inline bool is_wildcard(const struct bpf_sock *sk, __u8 family)
 }
 
 /*
- * The socket that takes the scratch packet, as an enum udp_socket. Not every kernel's lookup heeds VRFs: on a port of one it
- * finds the sockets of none, and not those that are bound to it. Only those that are count there for what they are, and to
- * find none proves nothing.
+ * The scratch packet's socket, as an enum udp_socket. Not every kernel's lookup heeds VRFs: on a port of one, only
+ * sockets bound to it count for what they are, and to find none proves nothing.
  */
 __noinline int taker(struct __sk_buff *skb)
 {
@@ -77,9 +73,8 @@ static inline bool is_bound_off(__u32 bound, const struct interface *target)
 #define FAMILY_PACKET 17 /* AF_PACKET: whole frames, for which no tunnel is asked */
 
 /*
- * Whether the socket sent this packet itself, and not one that a tunnel has wrapped: tunnels leave the socket where it
- * was (skb_scrub_packet() in net/core/skbuff.c). Only datagrams are carried in datagrams; those of a socket whose port
- * was translated pass for such. What is no full socket is the request for a connection, or what remains of one.
+ * Whether the socket sent this packet itself, not a tunnel, which leaves the socket where it was (net/core/skbuff.c,
+ * skb_scrub_packet()). Only datagrams are carried in datagrams; those of a translated port pass for such.
  */
 static inline bool sent_it(struct bpf_sock *sk, const struct packet *packet)
 {
@@ -87,7 +82,7 @@ static inline bool sent_it(struct bpf_sock *sk, const struct packet *packet)
 	__u8 protocol = packet->protocol;
 
 	sk = bpf_sk_fullsock(sk);
-	if (!sk)
+	if (!sk) /* the request for a connection, or what remains of one */
 		return protocol == IPPROTO_TCP;
 	if (sk->family == FAMILY_PACKET)
 		return true;
@@ -130,9 +125,8 @@ static inline bool speaks_for_itself(struct __sk_buff *skb, const struct packet 
 }
 
 /*
- * Whether the socket that sent the packet goes by its route's interface alone (ip_sk_accept_pmtu() in
- * include/net/ip.h). Name servers ask for that, as they fear forged errors: to tell them would lose the packet for
- * nothing, each time that another client asks.
+ * Whether the socket goes by its route's interface alone (include/net/ip.h, ip_sk_accept_pmtu()), as those of name
+ * servers do: an error would lose the packet for nothing, each time that another client asks.
  */
 static inline bool ignores_path_mtu(struct __sk_buff *skb)
 {
@@ -237,7 +231,6 @@ static inline enum verdict verdict_of(const struct tcp_sock *tcp, const struct p
 	return packet->tcp_flags & TCP_RST && ahead <= MOST_AHEAD && ahead <= tcp->rcv_wnd ? VERDICT_AHEAD : VERDICT_REFUSED;
 }
 
-/* Returns an enum verdict. */
 __noinline int ask_socket(struct __sk_buff *skb)
 {
 	enum verdict verdict = VERDICT_NO_CONNECTION;
@@ -276,10 +269,7 @@ __noinline int ask_socket(struct __sk_buff *skb)
 	return verdict;
 }
 
-/*
- * Keeps what the peer acknowledged where no socket of ours knows it: of what was sent, for all else the segment may
- * claim. What it brings counts when our side acknowledges it.
- */
+/* Only of what was sent: all else the segment may claim. What it brings counts when our side acknowledges it. */
 static inline void track_received(const struct packet *packet, struct flow *flow)
 {
 	if (unlikely(flow->flags & FLOW_NO_SOCKET) && in_sequence(packet->ack, flow->snd_una, flow->snd_nxt))
@@ -293,8 +283,8 @@ static inline bool is_near_sent(const struct packet *packet, const struct flow *
 }
 
 /*
- * Whether our side ends the connection by this FIN or RST. A RST that a filter sends (nft reject) answers a segment that
- * may be forged, and the socket goes on. Without a socket here, its number is what the forged segment acknowledged.
+ * Whether our side ends the connection by this FIN or RST. A filter's RST (nft reject) may answer a forged segment, and
+ * the socket goes on. Without a socket here, its number is what that segment acknowledged.
  */
 static __noinline bool ends_connection(struct __sk_buff *skb, const struct packet *packet, const struct flow *flow)
 {
@@ -342,10 +332,8 @@ static inline bool continues_flow(const struct flow *flow, const struct __sk_buf
 }
 
 /*
- * Whether the segment may steer its flow: the local socket decides. Where there is none, because the connection is a
- * container's or forwarded, what the entry saw does. Somebody may listen on the port all the same, as container engines
- * do. What a RST follows may be the handshake's last ACK, which has not reached the request yet: the entry knows where
- * the peer began.
+ * Whether the segment may steer its flow: docs/design/packet.md, "plausible". Container engines listen on ports whose
+ * connections are elsewhere. A RST may follow the handshake's last ACK, which has not reached the request yet.
  */
 static inline bool segment_is_plausible(struct __sk_buff *skb, const struct packet *packet, const struct flow *flow)
 {

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The source address of what an unconnected UDP socket sends (docs/design/source-repair.md). One that is bound to the
- * wildcard address leaves it to the route, which knows nothing of the question; it becomes the address that the peer asked
- * last. The kernel looks for the route afterwards (udp_sendmsg() in net/ipv4/udp.c, udpv6_sendmsg() in net/ipv6/udp.c).
+ * The source of what a wildcard UDP socket sends (docs/design/source-repair.md). The kernel looks for the route
+ * afterwards: net/ipv4/udp.c, udp_sendmsg(); net/ipv6/udp.c, udpv6_sendmsg().
  */
 #pragma once
 
@@ -27,12 +26,7 @@ static inline enum source_repair repair_of(const struct packet *packet)
 	return packet->protocol == IPPROTO_UDP ? configuration.repair : REPAIR_OFF;
 }
 
-/*
- * The peer of the scratch packet, which is in the connectionless table, asked by that flow. It concerns the sockets that
- * are bound to no address: who takes the datagram is looked at where the entry would change, unless it is known to be
- * one of these; else it would be once a second for every flow. A flow that we forward asks nobody here. Returns whether
- * it is known that the peer asked by this flow.
- */
+/* The peer asked by the scratch packet's flow (docs/design/source-repair.md). Returns whether that is known. */
 __noinline int enter_question(struct __sk_buff *skb, __u32 known_wildcard)
 {
 	const struct packet *packet = scratch_packet();
@@ -56,7 +50,7 @@ __noinline int enter_question(struct __sk_buff *skb, __u32 known_wildcard)
 	return true;
 }
 
-/* The scratch packet answers what the host began: what a wildcard socket sends to that peer goes as routed. Returns 0. */
+/* The scratch packet answers what the host began: what a wildcard socket sends to that peer goes as routed. */
 __noinline int leave_source_open(struct __sk_buff *skb)
 {
 	struct note note = { .sent = now(), .heard = now() };
@@ -80,16 +74,12 @@ static inline void first_question_came(struct __sk_buff *skb, const struct packe
 			enter_lead(LEAD_WATCHED, packet->digest, TABLE_CONNECTIONLESS, 0, IPPROTO_UDP);
 }
 
-/*
- * The programs of the cgroup run in the context of the sending process, which softirqs interrupt: they only read, and
- * leave the scratch memory alone. What a program may do to a send: all of ours leave it alone or give it a source.
- */
+/* The cgroup's programs run in the sending process, which softirqs interrupt: they leave the scratch memory alone. */
 #define ALLOW 1
 
 /*
  * Enters the address that the peer asked last into the tuple, which holds the peer. Returns whether the socket is to
- * answer from there: docs/design/source-repair.md says what is left alone. An entry of a flow may be overwritten while it
- * is read: the digest of the whole shows whether it is the flow that was looked for.
+ * answer from there: docs/design/source-repair.md says what is left alone.
  */
 static inline bool find_source(struct bpf_sock_addr *ctx, struct tuple *tuple, __u8 family)
 {
@@ -109,6 +99,7 @@ static inline bool find_source(struct bpf_sock_addr *ctx, struct tuple *tuple, _
 	if (!flow)
 		return false;
 	__builtin_memcpy(tuple->self, flow->tuple.self, sizeof(tuple->self));
+	/* Of an entry that was overwritten meanwhile the digest is another. */
 	if (digest(tuple, family) != wanted || !own_address(tuple->self))
 		return false;
 	interface = get_interface(flow->interface, flow->ifindex);

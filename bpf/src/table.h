@@ -1,11 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The flow tables: look up, insert, remove. Which map holds what, so that nobody can push out a connection or
- * conversation by what anybody can begin: docs/design/flow-tables.md.
- *
- * The kernel may give the memory of an entry to another tuple at any moment. Who copies one compares the tuple
- * afterwards. What is written within these nanoseconds to the other's entry, a time or a flag, is mended by its next
- * packets.
+ * The flow tables: look up, insert, remove (docs/design/flow-tables.md). The kernel may give an entry's memory to
+ * another tuple at any moment: who copies one compares the tuple afterwards.
  */
 #pragma once
 
@@ -65,10 +61,7 @@ static __noinline struct flow *look_up(const struct packet *packet, enum table t
 	return find_live(packet, table);
 }
 
-/*
- * The established entry is idle. If we have closed its connection, and the peer is silent, what we send again goes by it
- * and keeps it. Returns whether that is so; the tuple may have another connection by now.
- */
+/* Keeps the idle entry of what we closed and send again (docs/design/flow-life.md). A new handshake goes before. */
 static __noinline bool revive(const struct packet *packet, struct flow *flow)
 {
 	if (packet->tcp_flags & (TCP_SYN | TCP_RST) || !(flow->state & FLOW_CLOSING) ||
@@ -78,10 +71,7 @@ static __noinline bool revive(const struct packet *packet, struct flow *flow)
 	return true;
 }
 
-/*
- * The flow of a TCP tuple: the connection before the handshake. `leaves`: the packet does now, and is not what an error
- * quotes.
- */
+/* The connection before the handshake. `leaves`: the packet does now, and is not what an error quotes. */
 static inline struct flow *find_tcp(const struct packet *packet, enum table *table, bool leaves)
 {
 	struct flow *flow = find(packet, TABLE_ESTABLISHED);
@@ -101,7 +91,6 @@ static inline void remove_in(enum flow_map map, __u64 key)
 		bpf_map_delete_elem(flows, &key);
 }
 
-/* Takes out what has this digest. Returns 0. */
 __noinline int remove_entry(__u64 digest, __u32 table)
 {
 	if (table == TABLE_HALF_OPEN) {
@@ -123,10 +112,7 @@ static inline enum flow_map map_of(const struct flow *flow, enum table table)
 	return table == TABLE_ESTABLISHED && !is_closing(flow) ? MAP_ESTABLISHED : MAP_HALF_OPEN;
 }
 
-/*
- * Puts the scratch flow where its table has such, with flags of bpf_map_update_elem(); not 0 where that failed. Replies on
- * other CPUs see all of it or nothing.
- */
+/* Puts the scratch flow where its table has such. Replies on other CPUs see all of it or nothing. */
 __noinline int put_flow(__u64 digest, __u32 table, __u64 flags)
 {
 	const struct flow *flow = &get_scratch()->flow;
@@ -145,10 +131,7 @@ static inline bool copy_flow(struct flow *copy, const struct flow *flow, const s
 	return tuple_equal(&flow->tuple, &packet->tuple);
 }
 
-/*
- * The flow is closing, or not any more, or has become a conversation: its entry goes where such stand, with `state` besides.
- * Returns the one that it has from now on, that of before where there is no room.
- */
+/* Moves the entry of what is closing, or no more, or a conversation. Returns its entry, the old one without room. */
 static __noinline struct flow *move_entry(const struct packet *packet, enum table table, struct flow *flow, __u8 state)
 {
 	struct flow *copy = &get_scratch()->flow;
@@ -172,9 +155,8 @@ static __noinline struct flow *move_entry(const struct packet *packet, enum tabl
 }
 
 /*
- * Enters the scratch flow under the digest of the scratch packet, in the place of a stray or an idle entry that its tuple
- * has, or, `over_live`, of any: a connection takes the place of the one before. Returns whether it did. What stays is
- * another flow with this digest, or one that another CPU has made just now, which is counted. Strays are not.
+ * Enters the scratch flow in the place of a stray or an idle entry of its tuple, or, `over_live`, of any. Else another
+ * flow has this digest, or another CPU was first: that is counted, but for strays. Returns whether it did.
  */
 __noinline int enter_flow(__u32 table, __u32 over_live)
 {

@@ -1,17 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/*
- * Tells `replypath trace` of packets as they pass: each program at its end, once at most. While nobody traces, all of it
- * is is_traced(): one load. The scratch memory has the packet, so that it takes no stack where stack is scarce.
- */
+/* Tells `replypath trace` of packets, each program at its end. While nobody traces, that is one load: is_traced(). */
 #pragma once
 
 #include "count.h"
 #include "table.h"
 
-/*
- * Returns whether the tracer asked for this tuple, and forgets a tracer that was killed: each says once a second how
- * long it wants to be told.
- */
+/* A tracer says once a second how long it wants to be told: one that was killed is forgotten. */
 static inline bool match_request(const struct tuple *tuple)
 {
 	if (!is_ahead(trace_filter.until, now())) {

@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/*
- * Tuples: addresses, how they compare, and digests: 64 bits that stand for a tuple, by which it is looked for, and told
- * from most others before the tuples are compared.
- */
+/* Tuples: addresses, how they compare, and digests, by which tuples are looked for. */
 #pragma once
 
 #include "maps.h"
@@ -79,7 +76,7 @@ static inline void copy_mac(void *to, const void *from)
 		((__u16 *)to)[i] = ((const __u16 *)from)[i];
 }
 
-/* enum own_flags, 0 for an address that is not this host's. */
+/* enum own_flags; 0: not this host's. */
 static inline __u32 own_address(const __u8 *address)
 {
 	__u32 *flags = bpf_map_lookup_elem(&own_addresses, address);

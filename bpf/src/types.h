@@ -34,12 +34,7 @@ enum flow_flags {
 	FLOW_ENFORCE_MAC = 1 << 1,      /* set the MAC on the flow's own interface as well */
 	FLOW_ACTIVE = 1 << 2,           /* a frame came in since `seen` was written, by the path of the flow */
 	FLOW_RESET = 1 << 3,            /* the peer's RST was plausible: idle soon */
-	/*
-	 * Established: the entry keeps the sequence numbers itself. Connectionless: no UDP socket is bound to the own
-	 * address and port. Until somebody answers, or such a socket takes a datagram, a socket that sends by them
-	 * begins.
-	 */
-	FLOW_NO_SOCKET = 1 << 4,
+	FLOW_NO_SOCKET = 1 << 4,        /* established: the entry keeps sequence numbers; else see is_untaken() */
 	FLOW_ALTERNATES = 1 << 5,       /* its peer asks other own addresses by these ports too; see source_repair.h */
 	FLOW_STRAY = 1 << 6,            /* half-open: no flow; for the RST that answers it */
 	FLOW_ON_LINK = 1 << 7,          /* of originate.h: the next hop is the peer, whose MAC the kernel finds */
@@ -101,10 +96,7 @@ struct flow {
 	__u64 corrected; /* packets seen leaving by `ifindex` after we moved them */
 	__u32 created;   /* ticks */
 	__u32 left;      /* when our last packet left, in ticks, to LEFT_TICKS, and LEFT_MOVED; 0: none was seen leaving */
-	/*
-	 * Sequence numbers (RFC 9293, 3.3.1), host order: of half-open entries, and of those without a local socket.
-	 * What has no connection keeps other things there.
-	 */
+	/* Sequence numbers (RFC 9293, 3.3.1), host order. What has no connection keeps other things there. */
 	union {
 		__u32 snd_una; /* half-open: of our SYN-ACK; else what the peer acknowledged last */
 		__u32 spoke;   /* connectionless: ticks, when we sent last while the peer was silent; 0: long ago */
@@ -114,8 +106,7 @@ struct flow {
 		__u32 rival;   /* connectionless: the other path by which frames come, see follow.h; 0: none */
 	};
 	union {
-		__u32 rcv_nxt; /* half-open: what acknowledges the peer's SYN; else what we acknowledged last,
-				* at first where the last ACK of the handshake ended */
+		__u32 rcv_nxt; /* half-open: what acknowledges the peer's SYN; else what we acknowledged last */
 		__u32 rival_since; /* connectionless: ticks, when the first of them came */
 	};
 	__u16 sent;   /* half-open, or on trial: low bits of ticks, when our last SYN-ACK left, or what is new by this way */
@@ -132,7 +123,7 @@ enum attempt {
 	ATTEMPT_FIRST = 1 << 5,  /* on trial: no data have left by this path */
 };
 
-/* Who hands us what is for an own address: see handshake.h. Neighbours may come through it as well as others. */
+/* Who hands us what is for an own address: see docs/design/ways.md. */
 struct sender {
 	__u8 mac[6];
 	__u16 interface; /* id */
@@ -205,10 +196,7 @@ enum takes {
 	TAKES_ALL6 = 1 << 2,
 };
 
-/*
- * One life of an interface that is managed or caught. Its id is never another one's while flows or counters may refer
- * to it, whatever the kernel does with ifindex.
- */
+/* One life of an interface that is managed or caught (docs/design/flow-tables.md, "Interface ids"). */
 struct interface {
 	__u32 ifindex; /* 0: there is none */
 	__u32 mtu;
@@ -245,24 +233,14 @@ enum on_link_flags {
 	ON_LINK_ROUTED = 1 << 1, /* the kernel has a route that says so */
 };
 
+/* Keys of `prefixes`, and what they lead to. */
 enum prefix_kind {
-	PREFIX_ON_LINK, /* of an interface; to enum on_link_flags */
-	/*
-	 * Of an interface: what is routed by its gateways, where these do not serve all peers (INTERFACE_ROUTES4,
-	 * INTERFACE_ROUTES6); to an index into `gateways`, 0 where it is not known which one.
-	 */
-	PREFIX_ROUTED,
-	/* Networks that this host serves although no interface has them; to enum own_flags. */
-	PREFIX_SERVED,
-	/*
-	 * Own addresses: of several gateways that take everything, the one that takes packets from it; to an index into
-	 * `gateways`. An address that any of them takes is left out.
-	 */
-	PREFIX_SOURCE,
-	/* Of an interface: the MACs of its gateways, which stand there as addresses do; to an index into `gateways`. */
-	PREFIX_GATEWAY,
-	/* Of one that is silent, and its neighbour entry held (outage.h); to the tick until which that is believed. */
-	PREFIX_HELD,
+	PREFIX_ON_LINK, /* of an interface: enum on_link_flags */
+	PREFIX_ROUTED,  /* of one with INTERFACE_ROUTES4, 6: index into `gateways`; 0: not known which one */
+	PREFIX_SERVED,  /* networks that this host serves although no interface has them: enum own_flags */
+	PREFIX_SOURCE,  /* own addresses: index of the gateway that takes their packets, where not all do */
+	PREFIX_GATEWAY, /* MACs of an interface's gateways, in the place of addresses: index into `gateways` */
+	PREFIX_HELD,    /* the same, of one whose neighbour entry is held: the tick until which that is believed */
 };
 
 /* An LPM key: the first 64 bits of the prefix are not of the address. */
