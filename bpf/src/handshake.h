@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What handshakes tell: by which way replies arrive (docs/design/ways.md). The way changes where the SYN-ACK leaves,
- * whatever had it sent again: the kernel's timer and the peer's SYN do so within milliseconds of each other.
+ * What handshakes tell: by which way replies arrive (docs/design/ways.md). Whether a SYN-ACK arrived is seen by the ACK,
+ * or by the SYN that comes again. Replies through a sender begin by the rule's way; until that has completed a handshake,
+ * a SYN-ACK that is sent again takes the next one. The way changes where the SYN-ACK leaves, whatever had it sent again:
+ * the kernel's timer and the peer's SYN do so within milliseconds of each other.
  */
 #pragma once
 
@@ -208,7 +210,8 @@ static __noinline void track_segment(const struct __sk_buff *skb, const struct p
 
 /*
  * What the flow's sender teaches: its way completed a handshake, or `with_data` what was sent after it was
- * acknowledged. What a client may make up proves nothing: docs/design/ways.md.
+ * acknowledged. Our number in a SYN-ACK is known to nobody who has not got it: a way that alone completes a handshake is
+ * proven, as is one that brings data. What comes after several ways, a client may make up.
  */
 static __noinline void learn_way(const struct packet *packet, const struct flow *flow, bool with_data)
 {

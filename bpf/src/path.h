@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* The path of a flow: interface, MAC and gateway, as its last good frame shows them (docs/design/gateways.md). */
+/*
+ * The path of a flow: interface, MAC and gateway, as its last good frame shows them. A flow refers to a gateway, not to a
+ * copy of its MAC, so that a gateway with a new MAC takes all its flows along.
+ */
 #pragma once
 
 #include "table.h"
@@ -123,7 +126,13 @@ static inline bool is_served(const struct packet *packet, const struct interface
 	return routed;
 }
 
-/* The rule: docs/design/gateways.md, "The next hop of a flow". */
+/*
+ * auto: a direct neighbour is answered directly; else the reply takes the gateway that the frame came through, matched
+ * by its MAC, or the only one that there is, if it serves the peer; else it goes back to the MAC that it came from.
+ *
+ * gateway: the one that the frame came through, the only one, or the one that a route names; one that does not serve
+ * the peer only where the frame came through it.
+ */
 static inline void choose_next_hop(const struct __sk_buff *skb, const struct packet *packet,
 				   const struct interface *interface, struct path *path)
 {
