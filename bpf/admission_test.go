@@ -170,6 +170,8 @@ func TestStackedDevice(t *testing.T) {
 	}
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
 		b.manage(b.replication, func(r *bpf.DatapathInterface) { r.Lower = b.backup.Index })
+		b.put(halfOpen(b.answered(n, b.replication, 0)))
+		b.run(ingress(b.backup, n.in(b.backup, finalAck)), nothing)
 		b.put(establishedFlow(b.flow(n, tcp{}, b.replication, 0)))
 		for _, flags := range []string{"R", "SA"} {
 			b.run(ingress(b.backup, n.in(b.backup, tcp{flags: flags})), nothing)

@@ -389,6 +389,10 @@ func TestFirstSYNACK(t *testing.T) {
 		{name: "nor was that", known: begun(1, flagLastHop), want: flagAsRouted, sent: true},
 		{name: "it left just now", known: begun(0, flagAsRouted), want: flagAsRouted, sent: true},
 		{name: "it left long ago", known: begun(60, flagLastHop), sent: true},
+		{name: "what the SYN knew is forgotten", want: flagAsRouted, sent: true, known: func(b *bed, f *bpf.DatapathFlow) {
+			begun(1, flagLastHop)(b, f)
+			f.Flags |= flagLastHop
+		}},
 		{name: "observe", known: func(b *bed, _ *bpf.DatapathFlow) { b.switchMode(uint8(bpf.DatapathModeMODE_OBSERVE)) }},
 		{name: "gateways of the configuration", known: func(b *bed, _ *bpf.DatapathFlow) {
 			b.manage(b.replication, func(r *bpf.DatapathInterface) { r.NextHop = uint8(bpf.DatapathNextHopModeNEXT_HOP_TOLD) })

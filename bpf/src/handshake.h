@@ -187,7 +187,7 @@ static __noinline void begin_by_way(const struct __sk_buff *skb, const struct pa
 		return;
 	learnt = find_learnt(packet, path_of(flow));
 	if (!learnt) {
-		flow->flags |= begin_unknown(skb, packet, flow);
+		flow->flags = (flow->flags & ~FLOW_WAY) | begin_unknown(skb, packet, flow);
 	} else if (!learnt->settled && age(learnt->since) >= seconds(SECOND_OPINION) &&
 		   age(learnt->tried) >= seconds(ONE_OPINION_IN) << (learnt->tries & 7)) {
 		learnt->tried = now();

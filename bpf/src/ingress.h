@@ -206,7 +206,7 @@ static inline void inbound_segment(struct __sk_buff *skb, struct scratch *scratc
 	handshake = look_up(packet, TABLE_HALF_OPEN);
 	if (handshake && handshake->flags & FLOW_STRAY)
 		handshake = NULL;
-	if (handshake && establish(skb, scratch, handshake))
+	if (handshake && (is_on_its_way_up(skb, handshake) || establish(skb, scratch, handshake)))
 		return;
 	if (!flow)
 		adopt(skb, scratch, handshake);

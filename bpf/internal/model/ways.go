@@ -158,7 +158,7 @@ func (m *Model) beginByWay(f *Flow, p *packet, frame Frame) {
 		last = Begun{Sent: m.Now, Way: m.nextWay(*f, p, frame, last.Way)}
 	}
 	m.Begun[key] = last
-	f.Flags |= last.Way
+	f.Flags = f.Flags&^flagWay | last.Way
 }
 
 // putOnTrial: no handshake chose the way of a connection, or one that went by several.
