@@ -658,6 +658,7 @@ func TestTrial(t *testing.T) {
 			{"the peer goes on, later", 10, ourISN + 1, peerISN + 1, heard, ofPeer, true, heard},
 			{"nothing was acknowledged", 11, ourISN + 1, peerISN + 1, attemptChoice | attemptAgain, ofPeer, false, attemptChoice | attemptAgain},
 			{"the peer sends again", 11, ourISN + 1, peerISN + 51, heard, ofPeer, false, unheard},
+			{"who does not know our number", 11, ourISN + 1, peerISN + 51, heard, tcp{flags: "A", seq: 1<<32 - 1<<30, ack: ourISN + 7, payload: 50}, false, heard},
 			{"and acknowledges", 11, ourISN + 101, peerISN + 51, heard, tcp{flags: "A", seq: peerISN + 1, ack: ourISN + 101, payload: 50}, true, heard},
 			{"the peer asks whether we are there", 11, ourISN + 1, peerISN + 51, heard, tcp{flags: "A", seq: peerISN + 50, ack: ourISN + 1, payload: 1}, true, heard},
 			{"no acknowledgement", 11, ourISN + 1, peerISN + 1, heard, tcp{flags: "P", seq: peerISN + 1, ack: ourISN + 1, payload: 50}, false, heard},
@@ -763,7 +764,8 @@ func TestRelatedByWay(t *testing.T) {
 	}
 }
 
-// TestAstray: a SYN-ACK that cannot go by its way has its handshake teach nothing.
+// TestAstray: a SYN-ACK that cannot go by its way has its handshake teach nothing. Its connection is on trial, which waits for
+// what leaves by the way.
 func TestAstray(t *testing.T) {
 	under(t, "no way out", eachFamily, func(t *testing.T, b *bed, n network) {
 		f := b.handshake(n, 0, 0, flagAsRouted)
@@ -789,6 +791,14 @@ func TestAstray(t *testing.T) {
 			after, _ := b.snapshot()
 			if got := after.HalfOpen[f.Tuple]; got.Attempt&attemptAstray == 0 {
 				t.Errorf("attempt %d", got.Attempt)
+			}
+			data := tcp{flags: "A", seq: ourISN + 1, ack: peerISN + 1, payload: 100}
+			b.exec(ingress(b.replication, n.in(b.second(), finalAck)))
+			b.exec(egress(by, n.out(by, data)))
+			b.exec(ingress(b.replication, n.in(b.second(), tcp{flags: "A", seq: data.ack, ack: data.end()})))
+			after, _ = b.snapshot()
+			if got := after.Established[f.Tuple]; got.Flags&flagOnTrial == 0 || got.SndUna != data.end() || got.Attempt != attemptFirst|attemptAstray {
+				t.Errorf("on trial, once it is enforced: %+v", got)
 			}
 		})
 	}

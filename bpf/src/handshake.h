@@ -216,6 +216,7 @@ static __noinline void track_segment(const struct __sk_buff *skb, const struct p
 	__u32 end = segment_end(packet);
 	bool is_new = (__s32)(end - flow->snd_nxt) > 0 || (flow->attempt & ATTEMPT_FIRST && end != packet->seq), is_again = !is_new && end != packet->seq;
 	bool on_trial = flow->flags & FLOW_ON_TRIAL && !(packet->tcp_flags & (TCP_SYN | TCP_RST));
+	const struct interface *interface = get_interface(flow->interface, flow->ifindex);
 
 	if (on_trial && (is_again || (!is_new && flow->attempt & ATTEMPT_UNHEARD))) {
 		if (try_next_way(skb, packet, flow)) {
@@ -227,6 +228,10 @@ static __noinline void track_segment(const struct __sk_buff *skb, const struct p
 		flow->attempt = is_new ? flow->attempt & ~ATTEMPT_FIRST : flow->attempt | ATTEMPT_SENT;
 	}
 	track_sent(packet, flow);
+	if (on_trial && interface && !is_enforced(interface)) { /* whether this arrives tells nothing of the way */
+		flow->snd_una = flow->snd_nxt;
+		flow->attempt = ATTEMPT_FIRST;
+	}
 }
 
 /*
@@ -281,10 +286,12 @@ static __noinline void judge_trial(const struct packet *packet, struct flow *flo
 		return;
 	if (packet->ack != flow->snd_una && in_sequence(packet->ack, flow->snd_una, flow->snd_nxt)) {
 		learn_way(packet, flow, true);
+	} else if (packet->ack != flow->snd_nxt) {
+		return; /* what we sent tells more, and nobody forges that number */
 	} else if (packet->payload > 1 /* else it asks whether we are there */ && (__s32)(segment_end(packet) - flow->rcv_nxt) <= 0) {
 		flow->attempt = (flow->attempt & ~ATTEMPT_SENT) | ATTEMPT_UNHEARD;
 		return;
-	} else if (packet->ack != flow->snd_nxt || !(flow->attempt & ATTEMPT_SENT) || since_sent(flow) < seconds(TRIAL_SECONDS)) {
+	} else if (!(flow->attempt & ATTEMPT_SENT) || since_sent(flow) < seconds(TRIAL_SECONDS)) {
 		return;
 	}
 	flow->flags &= ~FLOW_ON_TRIAL;

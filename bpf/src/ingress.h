@@ -90,7 +90,7 @@ static inline bool establish(struct __sk_buff *skb, struct scratch *scratch, str
 	}
 	if (unlikely(!came_here)) /* the SYN's sender learns, not that of the ACK */
 		put_on_trial(packet, flow, ATTEMPT_FIRST);
-	else if (unlikely(flow->attempt & ATTEMPT_AGAIN))
+	else if (unlikely(flow->attempt & (ATTEMPT_AGAIN | ATTEMPT_ASTRAY)))
 		put_on_trial(packet, flow, flow->attempt & ~ATTEMPT_SENT);
 	if (!enter_flow(TABLE_ESTABLISHED, true))
 		return false;

@@ -237,6 +237,7 @@ func (m *Model) continueOut(t Tuple, p *packet, frame Frame) Verdict {
 	f := m.Established[t]
 	m.trialGoesOn(&f, p, frame)
 	sent(&f, p)
+	m.trialWaits(&f, p)
 	if m.isHostsFrame(p, frame) {
 		m.closes(&f, p)
 	}

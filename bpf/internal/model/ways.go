@@ -193,6 +193,14 @@ func (m *Model) trialGoesOn(f *Flow, p *packet, frame Frame) {
 	}
 }
 
+// trialWaits: what leaves as routed, as its interface only observes, tells nothing of the way.
+func (m *Model) trialWaits(f *Flow, p *packet) {
+	record, known := m.Host.Interfaces[f.Interface]
+	if f.Flags&flagOnTrial != 0 && p.flags&(FlagSYN|FlagRST) == 0 && known && record.Ifindex == f.Ifindex && m.observes(record) {
+		f.SndUna, f.Attempt = f.SndNxt, attemptFirst
+	}
+}
+
 // judge ends a trial: what was sent is acknowledged, or the peer goes on ten seconds after an ACK of what it sent.
 func (m *Model) judge(f *Flow, p *packet) {
 	switch {
@@ -200,9 +208,10 @@ func (m *Model) judge(f *Flow, p *packet) {
 	case p.ack != f.SndUna && inSequence(p.ack, f.SndUna, f.SndNxt):
 		m.learn(*f, true)
 		f.Flags &^= flagOnTrial
+	case p.ack != f.SndNxt:
 	case p.payload > 1 && int32(p.end()-f.RcvNxt) <= 0: // sent again: that ACK has not arrived
 		f.Attempt = f.Attempt&^attemptSent | attemptUnheard
-	case p.ack == f.SndNxt && f.Attempt&attemptSent != 0 && m.sinceSent(*f) >= m.Ticks(10):
+	case f.Attempt&attemptSent != 0 && m.sinceSent(*f) >= m.Ticks(10):
 		f.Flags &^= flagOnTrial
 	}
 }
