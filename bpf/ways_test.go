@@ -439,6 +439,39 @@ func TestFirstSYNACK(t *testing.T) {
 	}
 }
 
+// TestScan: a RST that answers a SYN-ACK shows that it arrived, as far as a RST shows anything: the next handshake begins as it did.
+func TestScan(t *testing.T) {
+	reset := tcp{flags: "R", seq: syn.end() + 1}
+	for _, test := range []struct {
+		name    string
+		m       tcp
+		other   bool // router
+		attempt uint8
+		begins  bool
+	}{
+		{"its answer", reset, false, attemptSent | attemptChoice, true},
+		{"another router's", reset, true, attemptSent | attemptChoice, false},
+		{"another number", tcp{flags: "R", seq: syn.end()}, false, attemptSent | attemptChoice, false},
+		{"no choice", reset, false, attemptSent, false},
+	} {
+		under(t, test.name, eachFamily, func(t *testing.T, b *bed, n network) {
+			f, by := b.handshake(n, 1, test.attempt, 0), b.second()
+			f.RcvNxt = syn.end() + 1
+			b.put(halfOpen(f))
+			b.must(b.BegunBy.Put(sender(f), bpf.DatapathBegun{Sent: b.ago(1)}))
+			if test.other {
+				by = b.replication
+			}
+			b.exec(ingress(b.replication, n.in(by, test.m)))
+			ways, err := b.BegunWays()
+			b.must(err)
+			if _, known := ways[sender(f)]; known == test.begins {
+				t.Errorf("%+v", ways)
+			}
+		})
+	}
+}
+
 // TestGoOnByWay: what goes on keeps its way, if it is a connection and no setting speaks. By a way that is not proven nothing
 // else goes, and what goes asks for no second opinion.
 func TestGoOnByWay(t *testing.T) {

@@ -168,6 +168,16 @@ static inline void refresh_tcp(struct __sk_buff *skb, struct scratch *scratch, s
 		refresh(skb, scratch, flow, TABLE_ESTABLISHED);
 }
 
+/* A scan has got our SYN-ACK, it seems. Who forges that has the next handshake begin by the rule's way (handshake.h). */
+static inline void reset_handshake(const struct __sk_buff *skb, const struct packet *packet)
+{
+	const struct flow *flow = look_up(packet, TABLE_HALF_OPEN);
+
+	if (flow && flow->attempt & ATTEMPT_CHOICE && came_by(flow, skb, packet) && packet->seq == flow->rcv_nxt &&
+	    !find_learnt(packet, path_of(flow)))
+		bpf_map_delete_elem(&begun_by, &get_scratch()->sender);
+}
+
 /*
  * A RST of the peer ends a connection, whose entry stays for a while from now on, or nothing. While the socket was asked,
  * another CPU may have given the entry to another flow.
@@ -177,7 +187,7 @@ static inline void inbound_reset(struct __sk_buff *skb, const struct packet *pac
 	struct flow *flow = look_up(packet, TABLE_ESTABLISHED);
 
 	if (!flow)
-		return;
+		return reset_handshake(skb, packet);
 	if (!segment_is_plausible(skb, packet, flow)) {
 		if (!came_by(flow, skb, packet) && !is_on_its_way_up(skb, flow))
 			count_event(EVENT_REFUSED_CONTESTED);

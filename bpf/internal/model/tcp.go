@@ -307,6 +307,7 @@ func (m *Model) resetIn(p *packet, w path) {
 	t := p.inbound()
 	f, established := m.established(t)
 	if !established {
+		m.resetHandshake(p, w)
 		return
 	}
 	first, last, known := f.RcvNxt, f.RcvNxt, f.Flags&flagNoSocket != 0

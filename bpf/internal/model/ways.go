@@ -161,6 +161,14 @@ func (m *Model) beginByWay(f *Flow, p *packet, frame Frame) {
 	f.Flags = f.Flags&^flagWay | last.Way
 }
 
+// resetHandshake: who scans has got the SYN-ACK.
+func (m *Model) resetHandshake(p *packet, w path) {
+	f, ok := m.handshake(p.inbound())
+	if _, holds := m.learnt(f); ok && !holds && f.Attempt&attemptChoice != 0 && w.of(f) && p.seq == f.RcvNxt {
+		delete(m.Begun, m.senderKey(f))
+	}
+}
+
 // putOnTrial: no handshake chose the way of a connection, or one that went by several.
 func (m *Model) putOnTrial(f *Flow, p *packet, attempt uint8) {
 	f.Flags |= flagOnTrial
