@@ -216,7 +216,7 @@ static __noinline void track_segment(const struct __sk_buff *skb, const struct p
 	__u32 end = segment_end(packet);
 	bool is_new = (__s32)(end - flow->snd_nxt) > 0 || (flow->attempt & ATTEMPT_FIRST && end != packet->seq), is_again = !is_new && end != packet->seq;
 	bool on_trial = flow->flags & FLOW_ON_TRIAL && !(packet->tcp_flags & (TCP_SYN | TCP_RST));
-	const struct interface *interface = get_interface(flow->interface, flow->ifindex);
+	const struct interface *interface = on_trial ? get_interface(flow->interface, flow->ifindex) : NULL;
 
 	if (on_trial && (is_again || (!is_new && flow->attempt & ATTEMPT_UNHEARD))) {
 		if (try_next_way(skb, packet, flow)) {
@@ -228,7 +228,7 @@ static __noinline void track_segment(const struct __sk_buff *skb, const struct p
 		flow->attempt = is_new ? flow->attempt & ~ATTEMPT_FIRST : flow->attempt | ATTEMPT_SENT;
 	}
 	track_sent(packet, flow);
-	if (on_trial && interface && !is_enforced(interface)) { /* whether this arrives tells nothing of the way */
+	if (interface && !is_enforced(interface)) { /* whether this arrives tells nothing of the way */
 		flow->snd_una = flow->snd_nxt;
 		flow->attempt = ATTEMPT_FIRST;
 	}

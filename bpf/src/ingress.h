@@ -70,8 +70,10 @@ static inline bool establish(struct __sk_buff *skb, struct scratch *scratch, str
 		count_event(EVENT_INSERT_FAILED_ESTABLISHED);
 		return false;
 	}
-	learn_way(packet, flow, false);
 	came_here = came_by(flow, skb, packet);
+	if (!came_here && is_on_its_way_up(skb, flow))
+		return true;
+	learn_way(packet, flow, false);
 	is_next = came_here && !is_due(flow);
 	flow->seen = now();
 	flow->flags &= ~(FLOW_ACTIVE | FLOW_RESET | FLOW_SETTLED);
@@ -216,7 +218,7 @@ static inline void inbound_segment(struct __sk_buff *skb, struct scratch *scratc
 	handshake = look_up(packet, TABLE_HALF_OPEN);
 	if (handshake && handshake->flags & FLOW_STRAY)
 		handshake = NULL;
-	if (handshake && (is_on_its_way_up(skb, handshake) || establish(skb, scratch, handshake)))
+	if (handshake && establish(skb, scratch, handshake))
 		return;
 	if (!flow)
 		adopt(skb, scratch, handshake);
