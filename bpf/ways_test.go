@@ -439,7 +439,7 @@ func TestFirstSYNACK(t *testing.T) {
 	}
 }
 
-// TestScan: a RST that answers a SYN-ACK shows that it arrived, as far as a RST shows anything: the next handshake begins as it did.
+// TestScan: a RST that answers a SYN-ACK by the rule's way shows that it arrived, as far as a RST shows anything.
 func TestScan(t *testing.T) {
 	reset := tcp{flags: "R", seq: syn.end() + 1}
 	for _, test := range []struct {
@@ -447,15 +447,18 @@ func TestScan(t *testing.T) {
 		m       tcp
 		other   bool // router
 		attempt uint8
+		way     uint16
 		begins  bool
 	}{
-		{"its answer", reset, false, attemptSent | attemptChoice, true},
-		{"another router's", reset, true, attemptSent | attemptChoice, false},
-		{"another number", tcp{flags: "R", seq: syn.end()}, false, attemptSent | attemptChoice, false},
-		{"no choice", reset, false, attemptSent, false},
+		{"its answer", reset, false, attemptSent | attemptChoice, 0, true},
+		{"after several ways", reset, false, attemptOfTwo, 0, false}, // who gave up meanwhile has got the last one
+		{"by another way", reset, false, attemptSent | attemptChoice, flagLastHop, false},
+		{"another router's", reset, true, attemptSent | attemptChoice, 0, false},
+		{"another number", tcp{flags: "R", seq: syn.end()}, false, attemptSent | attemptChoice, 0, false},
+		{"no choice", reset, false, attemptSent, 0, false},
 	} {
 		under(t, test.name, eachFamily, func(t *testing.T, b *bed, n network) {
-			f, by := b.handshake(n, 1, test.attempt, 0), b.second()
+			f, by := b.handshake(n, 1, test.attempt, test.way), b.second()
 			f.RcvNxt = syn.end() + 1
 			b.put(halfOpen(f))
 			b.must(b.BegunBy.Put(sender(f), bpf.DatapathBegun{Sent: b.ago(1)}))
@@ -851,8 +854,11 @@ func TestLoopbackAddress(t *testing.T) {
 		b.renew()
 		b.arrives(n, udp{}, effect{events: ignored}) // nobody listens
 		bound := listenUDP(t, netip.AddrPortFrom(n.self, selfPort))
-		b.arrives(n, udp{}, effect{events: ignored})
+		b.arrives(n, udp{}, effect{events: ignored, tables: marked(b, n, udp{})})
+		b.exec(ingress(b.replication, n.in(b.replication, udp{})))
+		b.leaves(n, udp{}, nothing) // a reply begins nothing of the host's own
 		closeSocket(t, bound)
+		b.renew()
 		defer closeSocket(t, listenUDP(t, netip.AddrPortFrom(n.wildcard(), selfPort)))
 		b.exec(ingress(b.replication, n.in(b.replication, udp{})))
 		after, _ := b.snapshot()

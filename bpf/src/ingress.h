@@ -170,13 +170,15 @@ static inline void refresh_tcp(struct __sk_buff *skb, struct scratch *scratch, s
 		refresh(skb, scratch, flow, TABLE_ESTABLISHED);
 }
 
-/* A scan has got our SYN-ACK, it seems. Who forges that has the next handshake begin by the rule's way (handshake.h). */
+/*
+ * The RST answers a SYN-ACK that left by the rule's way alone, as of a scan. Who forges that has handshakes begin by this way.
+ */
 static inline void reset_handshake(const struct __sk_buff *skb, const struct packet *packet)
 {
 	const struct flow *flow = look_up(packet, TABLE_HALF_OPEN);
 
-	if (flow && flow->attempt & ATTEMPT_CHOICE && came_by(flow, skb, packet) && packet->seq == flow->rcv_nxt &&
-	    !find_learnt(packet, path_of(flow)))
+	if (flow && (flow->attempt & (ATTEMPT_CHOICE | ATTEMPT_AGAIN)) == ATTEMPT_CHOICE && !(flow->flags & FLOW_WAY) &&
+	    came_by(flow, skb, packet) && packet->seq == flow->rcv_nxt && !find_learnt(packet, path_of(flow)))
 		bpf_map_delete_elem(&begun_by, &get_scratch()->sender);
 }
 
@@ -261,6 +263,7 @@ static inline void inbound_datagram(struct __sk_buff *skb, struct scratch *scrat
 {
 	const struct packet *packet = &scratch->packet;
 	struct flow *flow = find(packet, TABLE_CONNECTIONLESS);
+	__u32 in_force = configuration.generation;
 	enum udp_socket socket;
 	struct note *note;
 	bool peer_began;
@@ -285,9 +288,12 @@ static inline void inbound_datagram(struct __sk_buff *skb, struct scratch *scrat
 	if (!may_start(skb))
 		return;
 	socket = taker(skb);
-	if (is_routed_anyway(packet) && socket < UDP_SOCKET_WILDCARD)
-		count_event(EVENT_IGNORED_LOOPBACK); /* no source is to be repaired */
-	else if (socket == UDP_SOCKET_CONNECTED && !peer_began)
+	if (is_routed_anyway(packet) && socket < UDP_SOCKET_WILDCARD) { /* no source is to be repaired */
+		if (socket != UDP_SOCKET_NONE)
+			put_mark(packet->digest, in_force); /* the reply begins nothing of the host's own */
+		return count_event(EVENT_IGNORED_LOOPBACK);
+	}
+	if (socket == UDP_SOCKET_CONNECTED && !peer_began)
 		count_event(EVENT_IGNORED_ANSWER);
 	else if (socket == UDP_SOCKET_NONE && own_address(packet->tuple.self))
 		enter(skb, scratch, TABLE_CONNECTIONLESS, FLOW_NO_SOCKET, 0);

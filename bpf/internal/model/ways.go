@@ -161,10 +161,10 @@ func (m *Model) beginByWay(f *Flow, p *packet, frame Frame) {
 	f.Flags = f.Flags&^flagWay | last.Way
 }
 
-// resetHandshake: who scans has got the SYN-ACK.
+// resetHandshake: who scans has got the SYN-ACK, by the rule's way.
 func (m *Model) resetHandshake(p *packet, w path) {
 	f, ok := m.handshake(p.inbound())
-	if _, holds := m.learnt(f); ok && !holds && f.Attempt&attemptChoice != 0 && w.of(f) && p.seq == f.RcvNxt {
+	if _, holds := m.learnt(f); ok && !holds && f.Attempt&(attemptChoice|attemptAgain) == attemptChoice && f.Flags&flagWay == 0 && w.of(f) && p.seq == f.RcvNxt {
 		delete(m.Begun, m.senderKey(f))
 	}
 }
