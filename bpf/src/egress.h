@@ -24,7 +24,7 @@ static __noinline struct flow *start_closing(const struct packet *packet, struct
  * Open), or the RST of a closed port. Any other segment belongs to a connection that a forged SYN must not steer. What we
  * sent is remembered: the ACK that answers it is genuine.
  */
-static __noinline bool track_handshake(const struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
+static __noinline bool track_handshake(struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
 {
 	bool is_reset = packet->tcp_flags & TCP_RST;
 	__u32 end = segment_end(packet);

@@ -133,13 +133,14 @@ static inline __u32 since_sent(const struct flow *flow)
  * The packet is sent again, as nothing acknowledged it: it takes the next way, and what is sent after it does. Where the
  * rule's way was seen to work through this sender, all do. Returns whether the way is another.
  */
-static __noinline bool try_next_way(const struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
+static __noinline bool try_next_way(struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
 {
 	const struct interface *interface = get_interface(flow->interface, flow->ifindex);
 	__u16 way = flow->flags & FLOW_WAY, next;
 	const struct learnt *learnt;
 
-	if (since_sent(flow) < patience() || !may_learn(interface) || !is_enforced(interface))
+	if (since_sent(flow) < patience() || !may_learn(interface) || !is_enforced(interface) ||
+	    (interface->lower == skb->ifindex && is_hosts_frame(skb, interface))) /* on its way down */
 		return false;
 	learnt = find_learnt(packet, path_of(flow));
 	next = learnt && !learnt->way ? 0 : next_way(skb, packet, flow, way);
@@ -197,7 +198,7 @@ static __noinline void begin_by_way(const struct __sk_buff *skb, const struct pa
 }
 
 /* Our SYN-ACK leaves. As routed it may not: then it goes by the rule's way, and tells nothing of the other. */
-static inline void track_syn_ack(const struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
+static inline void track_syn_ack(struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
 {
 	if (flow->attempt & ATTEMPT_SENT)
 		try_next_way(skb, packet, flow);
@@ -211,7 +212,7 @@ static inline void track_syn_ack(const struct __sk_buff *skb, const struct packe
  * A segment leaves of a connection that has no socket here, or is on trial. By another way only what is new tells whether it
  * arrives: what was sent before may be acknowledged late (Karn's algorithm: RFC 6298, 3).
  */
-static __noinline void track_segment(const struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
+static __noinline void track_segment(struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
 {
 	__u32 end = segment_end(packet);
 	bool is_new = (__s32)(end - flow->snd_nxt) > 0 || (flow->attempt & ATTEMPT_FIRST && end != packet->seq), is_again = !is_new && end != packet->seq;
