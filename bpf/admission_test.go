@@ -170,6 +170,13 @@ func TestStackedDevice(t *testing.T) {
 	}
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
 		b.manage(b.replication, func(r *bpf.DatapathInterface) { r.Lower = b.backup.Index })
+		f := b.handshake(n, 1, attemptSent, 0)
+		b.put(halfOpen(f))
+		b.exec(egress(b.backup, n.out(b.backup, synAck, sourceMAC(b.replication.MAC))))
+		if after, _ := b.snapshot(); after.HalfOpen[f.Tuple].Attempt != attemptSent {
+			t.Errorf("on its way down another way was tried: %+v", after.HalfOpen[f.Tuple])
+		}
+		b.run(ingress(b.backup, n.in(b.backup, finalAck)), nothing)
 		b.put(establishedFlow(b.flow(n, tcp{}, b.replication, 0)))
 		for _, flags := range []string{"R", "SA"} {
 			b.run(ingress(b.backup, n.in(b.backup, tcp{flags: flags})), nothing)

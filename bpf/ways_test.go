@@ -389,6 +389,10 @@ func TestFirstSYNACK(t *testing.T) {
 		{name: "nor was that", known: begun(1, flagLastHop), want: flagAsRouted, sent: true},
 		{name: "it left just now", known: begun(0, flagAsRouted), want: flagAsRouted, sent: true},
 		{name: "it left long ago", known: begun(60, flagLastHop), sent: true},
+		{name: "what the SYN knew is forgotten", want: flagAsRouted, sent: true, known: func(b *bed, f *bpf.DatapathFlow) {
+			begun(1, flagLastHop)(b, f)
+			f.Flags |= flagLastHop
+		}},
 		{name: "observe", known: func(b *bed, _ *bpf.DatapathFlow) { b.switchMode(uint8(bpf.DatapathModeMODE_OBSERVE)) }},
 		{name: "gateways of the configuration", known: func(b *bed, _ *bpf.DatapathFlow) {
 			b.manage(b.replication, func(r *bpf.DatapathInterface) { r.NextHop = uint8(bpf.DatapathNextHopModeNEXT_HOP_TOLD) })
@@ -430,6 +434,42 @@ func TestFirstSYNACK(t *testing.T) {
 			b.exec(ingress(b.replication, n.in(b.second(), finalAck)))
 			if ways, err = b.BegunWays(); err != nil || len(ways) > 0 && test.sent {
 				t.Errorf("once answered: %+v, %v", ways, err)
+			}
+		})
+	}
+}
+
+// TestScan: a RST that answers a SYN-ACK by the rule's way shows that it arrived, as far as a RST shows anything.
+func TestScan(t *testing.T) {
+	reset := tcp{flags: "R", seq: syn.end() + 1}
+	for _, test := range []struct {
+		name    string
+		m       tcp
+		other   bool // router
+		attempt uint8
+		way     uint16
+		begins  bool
+	}{
+		{"its answer", reset, false, attemptSent | attemptChoice, 0, true},
+		{"after several ways", reset, false, attemptOfTwo, 0, false}, // who gave up meanwhile has got the last one
+		{"by another way", reset, false, attemptSent | attemptChoice, flagLastHop, false},
+		{"another router's", reset, true, attemptSent | attemptChoice, 0, false},
+		{"another number", tcp{flags: "R", seq: syn.end()}, false, attemptSent | attemptChoice, 0, false},
+		{"no choice", reset, false, attemptSent, 0, false},
+	} {
+		under(t, test.name, eachFamily, func(t *testing.T, b *bed, n network) {
+			f, by := b.handshake(n, 1, test.attempt, test.way), b.second()
+			f.RcvNxt = syn.end() + 1
+			b.put(halfOpen(f))
+			b.must(b.BegunBy.Put(sender(f), bpf.DatapathBegun{Sent: b.ago(1)}))
+			if test.other {
+				by = b.replication
+			}
+			b.exec(ingress(b.replication, n.in(by, test.m)))
+			ways, err := b.BegunWays()
+			b.must(err)
+			if _, known := ways[sender(f)]; known == test.begins {
+				t.Errorf("%+v", ways)
 			}
 		})
 	}
@@ -618,6 +658,7 @@ func TestTrial(t *testing.T) {
 			{"the ACK of data that came again", 1, ourISN + 1, peerISN + 51, unheard, ack(peerISN + 51), flagLastHop, true, attemptChoice | attemptAgain},
 			{"the same, soon", 0, ourISN + 1, peerISN + 51, unheard, ack(peerISN + 51), 0, false, unheard},
 			{"a RST", 1, ourISN + 101, peerISN + 1, heard, tcp{flags: "R", seq: ourISN + 1}, 0, false, heard},
+			{"data again, of many in flight", 1, ourISN + 200_000, peerISN + 1, heard, tcp{flags: "A", seq: ourISN + 1 - 70_000, ack: peerISN + 1, payload: 100}, flagLastHop, true, attemptChoice | attemptAgain},
 			{"data again, the first by this path", 1, ourISN + 101, peerISN + 1, attemptFirst, data, 0, true, 0},
 			{"an ACK before any data", 1, ourISN + 101, peerISN + 1, attemptFirst, ack(peerISN + 51), 0, true, attemptFirst | attemptSent},
 			{"a FIN again", 1, ourISN + 2, peerISN + 1, heard, tcp{flags: "FA", seq: ourISN + 1, ack: peerISN + 1}, flagLastHop, true, attemptChoice | attemptAgain},
@@ -654,6 +695,7 @@ func TestTrial(t *testing.T) {
 			{"the peer goes on, later", 10, ourISN + 1, peerISN + 1, heard, ofPeer, true, heard},
 			{"nothing was acknowledged", 11, ourISN + 1, peerISN + 1, attemptChoice | attemptAgain, ofPeer, false, attemptChoice | attemptAgain},
 			{"the peer sends again", 11, ourISN + 1, peerISN + 51, heard, ofPeer, false, unheard},
+			{"who does not know our number", 11, ourISN + 1, peerISN + 51, heard, tcp{flags: "A", seq: 1<<32 - 1<<30, ack: ourISN + 7, payload: 50}, false, heard},
 			{"and acknowledges", 11, ourISN + 101, peerISN + 51, heard, tcp{flags: "A", seq: peerISN + 1, ack: ourISN + 101, payload: 50}, true, heard},
 			{"the peer asks whether we are there", 11, ourISN + 1, peerISN + 51, heard, tcp{flags: "A", seq: peerISN + 50, ack: ourISN + 1, payload: 1}, true, heard},
 			{"no acknowledgement", 11, ourISN + 1, peerISN + 1, heard, tcp{flags: "P", seq: peerISN + 1, ack: ourISN + 1, payload: 50}, false, heard},
@@ -759,7 +801,8 @@ func TestRelatedByWay(t *testing.T) {
 	}
 }
 
-// TestAstray: a SYN-ACK that cannot go by its way has its handshake teach nothing.
+// TestAstray: a SYN-ACK that cannot go by its way has its handshake teach nothing. Its connection is on trial, which waits for
+// what leaves by the way.
 func TestAstray(t *testing.T) {
 	under(t, "no way out", eachFamily, func(t *testing.T, b *bed, n network) {
 		f := b.handshake(n, 0, 0, flagAsRouted)
@@ -786,6 +829,14 @@ func TestAstray(t *testing.T) {
 			if got := after.HalfOpen[f.Tuple]; got.Attempt&attemptAstray == 0 {
 				t.Errorf("attempt %d", got.Attempt)
 			}
+			data := tcp{flags: "A", seq: ourISN + 1, ack: peerISN + 1, payload: 100}
+			b.exec(ingress(b.replication, n.in(b.second(), finalAck)))
+			b.exec(egress(by, n.out(by, data)))
+			b.exec(ingress(b.replication, n.in(b.second(), tcp{flags: "A", seq: data.ack, ack: data.end()})))
+			after, _ = b.snapshot()
+			if got := after.Established[f.Tuple]; got.Flags&flagOnTrial == 0 || got.SndUna != data.end() || got.Attempt != attemptFirst|attemptAstray {
+				t.Errorf("on trial, once it is enforced: %+v", got)
+			}
 		})
 	}
 }
@@ -804,8 +855,11 @@ func TestLoopbackAddress(t *testing.T) {
 		b.renew()
 		b.arrives(n, udp{}, effect{events: ignored}) // nobody listens
 		bound := listenUDP(t, netip.AddrPortFrom(n.self, selfPort))
-		b.arrives(n, udp{}, effect{events: ignored})
+		b.arrives(n, udp{}, effect{events: ignored, tables: marked(b, n, udp{})})
+		b.exec(ingress(b.replication, n.in(b.replication, udp{})))
+		b.leaves(n, udp{}, nothing) // a reply begins nothing of the host's own
 		closeSocket(t, bound)
+		b.renew()
 		defer closeSocket(t, listenUDP(t, netip.AddrPortFrom(n.wildcard(), selfPort)))
 		b.exec(ingress(b.replication, n.in(b.replication, udp{})))
 		after, _ := b.snapshot()

@@ -20,7 +20,7 @@ static __noinline struct flow *start_closing(const struct packet *packet, struct
  * Whether the segment is the handshake's: the SYN-ACK, what follows it without a gap (Fast Open), or the RST of a
  * closed port. Any other belongs to a connection that a forged SYN must not steer.
  */
-static __noinline bool track_handshake(const struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
+static __noinline bool track_handshake(struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
 {
 	bool is_reset = packet->tcp_flags & TCP_RST;
 	__u32 end = segment_end(packet);

@@ -120,13 +120,14 @@ static inline __u32 since_sent(const struct flow *flow)
 }
 
 /* What is sent again takes the next way; the rule's, where that was seen to work. Returns whether that is another. */
-static __noinline bool try_next_way(const struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
+static __noinline bool try_next_way(struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
 {
 	const struct interface *interface = get_interface(flow->interface, flow->ifindex);
 	__u16 way = flow->flags & FLOW_WAY, next;
 	const struct learnt *learnt;
 
-	if (since_sent(flow) < patience() || !may_learn(interface) || !is_enforced(interface))
+	if (since_sent(flow) < patience() || !may_learn(interface) || !is_enforced(interface) ||
+	    (interface->lower == skb->ifindex && is_hosts_frame(skb, interface))) /* on its way down */
 		return false;
 	learnt = find_learnt(packet, path_of(flow));
 	next = learnt && !learnt->way ? 0 : next_way(skb, packet, flow, way);
@@ -168,7 +169,7 @@ static __noinline void begin_by_way(const struct __sk_buff *skb, const struct pa
 		return;
 	learnt = find_learnt(packet, path_of(flow));
 	if (!learnt) {
-		flow->flags |= begin_unknown(skb, packet, flow);
+		flow->flags = (flow->flags & ~FLOW_WAY) | begin_unknown(skb, packet, flow);
 	} else if (!learnt->settled && age(learnt->since) >= seconds(SECOND_OPINION) &&
 		   age(learnt->tried) >= seconds(ONE_OPINION_IN) << (learnt->tries & 7)) {
 		learnt->tried = now();
@@ -178,7 +179,7 @@ static __noinline void begin_by_way(const struct __sk_buff *skb, const struct pa
 }
 
 /* Our SYN-ACK leaves. As routed it may not: then it goes by the rule's way, and tells nothing of the other. */
-static inline void track_syn_ack(const struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
+static inline void track_syn_ack(struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
 {
 	if (flow->attempt & ATTEMPT_SENT)
 		try_next_way(skb, packet, flow);
@@ -189,12 +190,13 @@ static inline void track_syn_ack(const struct __sk_buff *skb, const struct packe
 }
 
 /* By another way only what is new tells whether it arrives: the rest may be acknowledged late (Karn: RFC 6298, 3). */
-static __noinline void track_segment(const struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
+static __noinline void track_segment(struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
 {
 	__u32 end = segment_end(packet);
 	bool is_new = (__s32)(end - flow->snd_nxt) > 0 || (flow->attempt & ATTEMPT_FIRST && end != packet->seq);
 	bool is_again = !is_new && end != packet->seq;
 	bool on_trial = flow->flags & FLOW_ON_TRIAL && !(packet->tcp_flags & (TCP_SYN | TCP_RST));
+	const struct interface *interface = on_trial ? get_interface(flow->interface, flow->ifindex) : NULL;
 
 	if (on_trial && (is_again || (!is_new && flow->attempt & ATTEMPT_UNHEARD))) {
 		if (try_next_way(skb, packet, flow)) {
@@ -206,6 +208,10 @@ static __noinline void track_segment(const struct __sk_buff *skb, const struct p
 		flow->attempt = is_new ? flow->attempt & ~ATTEMPT_FIRST : flow->attempt | ATTEMPT_SENT;
 	}
 	track_sent(packet, flow);
+	if (interface && !is_enforced(interface)) { /* whether this arrives tells nothing of the way */
+		flow->snd_una = flow->snd_nxt;
+		flow->attempt = ATTEMPT_FIRST;
+	}
 }
 
 /*
@@ -256,10 +262,12 @@ static __noinline void judge_trial(const struct packet *packet, struct flow *flo
 		return;
 	if (packet->ack != flow->snd_una && in_sequence(packet->ack, flow->snd_una, flow->snd_nxt)) {
 		learn_way(packet, flow, true);
+	} else if (packet->ack != flow->snd_nxt) {
+		return; /* what we sent tells more, and nobody forges that number */
 	} else if (packet->payload > 1 /* else it asks whether we are there */ && (__s32)(segment_end(packet) - flow->rcv_nxt) <= 0) {
 		flow->attempt = (flow->attempt & ~ATTEMPT_SENT) | ATTEMPT_UNHEARD;
 		return;
-	} else if (packet->ack != flow->snd_nxt || !(flow->attempt & ATTEMPT_SENT) || since_sent(flow) < seconds(TRIAL_SECONDS)) {
+	} else if (!(flow->attempt & ATTEMPT_SENT) || since_sent(flow) < seconds(TRIAL_SECONDS)) {
 		return;
 	}
 	flow->flags &= ~FLOW_ON_TRIAL;

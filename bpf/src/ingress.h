@@ -62,8 +62,10 @@ static inline bool establish(struct __sk_buff *skb, struct scratch *scratch, str
 		count_event(EVENT_INSERT_FAILED_ESTABLISHED);
 		return false;
 	}
-	learn_way(packet, flow, false);
 	came_here = came_by(flow, skb, packet);
+	if (!came_here && is_on_its_way_up(skb, flow))
+		return true;
+	learn_way(packet, flow, false);
 	is_next = came_here && !is_due(flow);
 	flow->seen = now();
 	flow->flags &= ~(FLOW_ACTIVE | FLOW_RESET | FLOW_SETTLED);
@@ -82,7 +84,7 @@ static inline bool establish(struct __sk_buff *skb, struct scratch *scratch, str
 	}
 	if (unlikely(!came_here)) /* the SYN's sender learns, not that of the ACK */
 		put_on_trial(packet, flow, ATTEMPT_FIRST);
-	else if (unlikely(flow->attempt & ATTEMPT_AGAIN))
+	else if (unlikely(flow->attempt & (ATTEMPT_AGAIN | ATTEMPT_ASTRAY)))
 		put_on_trial(packet, flow, flow->attempt & ~ATTEMPT_SENT);
 	if (!enter_flow(TABLE_ESTABLISHED, true))
 		return false;
@@ -154,12 +156,24 @@ static inline void refresh_tcp(struct __sk_buff *skb, struct scratch *scratch, s
 		refresh(skb, scratch, flow, TABLE_ESTABLISHED);
 }
 
+/*
+ * The RST answers a SYN-ACK that left by the rule's way alone, as of a scan. Who forges that has handshakes begin by this way.
+ */
+static inline void reset_handshake(const struct __sk_buff *skb, const struct packet *packet)
+{
+	const struct flow *flow = look_up(packet, TABLE_HALF_OPEN);
+
+	if (flow && (flow->attempt & (ATTEMPT_CHOICE | ATTEMPT_AGAIN)) == ATTEMPT_CHOICE && !(flow->flags & FLOW_WAY) &&
+	    came_by(flow, skb, packet) && packet->seq == flow->rcv_nxt && !find_learnt(packet, path_of(flow)))
+		bpf_map_delete_elem(&begun_by, &get_scratch()->sender);
+}
+
 static inline void inbound_reset(struct __sk_buff *skb, const struct packet *packet)
 {
 	struct flow *flow = look_up(packet, TABLE_ESTABLISHED);
 
 	if (!flow)
-		return;
+		return reset_handshake(skb, packet);
 	if (!segment_is_plausible(skb, packet, flow)) {
 		if (!came_by(flow, skb, packet) && !is_on_its_way_up(skb, flow))
 			count_event(EVENT_REFUSED_CONTESTED);
@@ -228,6 +242,7 @@ static inline void inbound_datagram(struct __sk_buff *skb, struct scratch *scrat
 {
 	const struct packet *packet = &scratch->packet;
 	struct flow *flow = find(packet, TABLE_CONNECTIONLESS);
+	__u32 in_force = configuration.generation;
 	enum udp_socket socket;
 	struct note *note;
 	bool peer_began;
@@ -252,9 +267,12 @@ static inline void inbound_datagram(struct __sk_buff *skb, struct scratch *scrat
 	if (!may_start(skb))
 		return;
 	socket = taker(skb);
-	if (is_routed_anyway(packet) && socket < UDP_SOCKET_WILDCARD)
-		count_event(EVENT_IGNORED_LOOPBACK); /* no source is to be repaired */
-	else if (socket == UDP_SOCKET_CONNECTED && !peer_began)
+	if (is_routed_anyway(packet) && socket < UDP_SOCKET_WILDCARD) { /* no source is to be repaired */
+		if (socket != UDP_SOCKET_NONE)
+			put_mark(packet->digest, in_force); /* the reply begins nothing of the host's own */
+		return count_event(EVENT_IGNORED_LOOPBACK);
+	}
+	if (socket == UDP_SOCKET_CONNECTED && !peer_began)
 		count_event(EVENT_IGNORED_ANSWER);
 	else if (socket == UDP_SOCKET_NONE && own_address(packet->tuple.self))
 		enter(skb, scratch, TABLE_CONNECTIONLESS, FLOW_NO_SOCKET, 0);

@@ -307,7 +307,7 @@ static inline void track_sent(const struct packet *packet, struct flow *flow)
 
 	if (packet->tcp_flags & TCP_RST)
 		return;
-	if (!is_near_sent(packet, flow)) {
+	if (flow->flags & FLOW_NO_SOCKET && !is_near_sent(packet, flow)) {
 		flow->snd_una = packet->seq; /* the next connection, whose handshake was not looked for */
 		flow->snd_nxt = end;
 	} else if ((__s32)(end - flow->snd_nxt) > 0) {

@@ -237,6 +237,7 @@ func (m *Model) continueOut(t Tuple, p *packet, frame Frame) Verdict {
 	f := m.Established[t]
 	m.trialGoesOn(&f, p, frame)
 	sent(&f, p)
+	m.trialWaits(&f, p)
 	if m.isHostsFrame(p, frame) {
 		m.closes(&f, p)
 	}
@@ -252,7 +253,7 @@ func sent(f *Flow, p *packet) {
 		return
 	}
 	switch {
-	case !inSequence(p.seq, f.SndUna-near, f.SndNxt+near):
+	case f.Flags&flagNoSocket != 0 && !inSequence(p.seq, f.SndUna-near, f.SndNxt+near):
 		f.SndUna, f.SndNxt = p.seq, end
 	case int32(end-f.SndNxt) > 0:
 		f.SndNxt = end

@@ -78,6 +78,10 @@ func (m *Model) datagramIn(p *packet, w path) {
 	}
 	if len(reasons) > 0 {
 		m.refused(p, w, reasons)
+		bound := m.Sockets.OpenUDP[netip.AddrPortFrom(p.to, p.toPort)] || m.Sockets.ConnectedUDP[t]
+		if bound && len(reasons) == 1 && m.isRoutedAnyway(p.to) && m.Host.Repair != bpf.DatapathSourceRepairREPAIR_OFF && p.protocol == protoUDP {
+			m.Refused[t] = true
+		}
 		return
 	}
 	if m.Refused[t] { // the host spoke first, from an address that nobody knew

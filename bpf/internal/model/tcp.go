@@ -217,7 +217,7 @@ func (m *Model) completes(p *packet, w path) bool {
 	switch {
 	case !cameHere:
 		m.putOnTrial(&f, p, attemptFirst)
-	case f.Attempt&attemptAgain != 0:
+	case f.Attempt&(attemptAgain|attemptAstray) != 0:
 		m.putOnTrial(&f, p, f.Attempt&^attemptSent)
 	}
 	delete(m.HalfOpen, t)
@@ -307,6 +307,7 @@ func (m *Model) resetIn(p *packet, w path) {
 	t := p.inbound()
 	f, established := m.established(t)
 	if !established {
+		m.resetHandshake(p, w)
 		return
 	}
 	first, last, known := f.RcvNxt, f.RcvNxt, f.Flags&flagNoSocket != 0

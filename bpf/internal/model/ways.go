@@ -158,7 +158,15 @@ func (m *Model) beginByWay(f *Flow, p *packet, frame Frame) {
 		last = Begun{Sent: m.Now, Way: m.nextWay(*f, p, frame, last.Way)}
 	}
 	m.Begun[key] = last
-	f.Flags |= last.Way
+	f.Flags = f.Flags&^flagWay | last.Way
+}
+
+// resetHandshake: who scans has got the SYN-ACK, by the rule's way.
+func (m *Model) resetHandshake(p *packet, w path) {
+	f, ok := m.handshake(p.inbound())
+	if _, holds := m.learnt(f); ok && !holds && f.Attempt&(attemptChoice|attemptAgain) == attemptChoice && f.Flags&flagWay == 0 && w.of(f) && p.seq == f.RcvNxt {
+		delete(m.Begun, m.senderKey(f))
+	}
 }
 
 // putOnTrial: no handshake chose the way of a connection, or one that went by several.
@@ -193,6 +201,14 @@ func (m *Model) trialGoesOn(f *Flow, p *packet, frame Frame) {
 	}
 }
 
+// trialWaits: what leaves as routed, as its interface only observes, tells nothing of the way.
+func (m *Model) trialWaits(f *Flow, p *packet) {
+	record, known := m.Host.Interfaces[f.Interface]
+	if f.Flags&flagOnTrial != 0 && p.flags&(FlagSYN|FlagRST) == 0 && known && record.Ifindex == f.Ifindex && m.observes(record) {
+		f.SndUna, f.Attempt = f.SndNxt, attemptFirst
+	}
+}
+
 // judge ends a trial: what was sent is acknowledged, or the peer goes on ten seconds after an ACK of what it sent.
 func (m *Model) judge(f *Flow, p *packet) {
 	switch {
@@ -200,9 +216,10 @@ func (m *Model) judge(f *Flow, p *packet) {
 	case p.ack != f.SndUna && inSequence(p.ack, f.SndUna, f.SndNxt):
 		m.learn(*f, true)
 		f.Flags &^= flagOnTrial
+	case p.ack != f.SndNxt:
 	case p.payload > 1 && int32(p.end()-f.RcvNxt) <= 0: // sent again: that ACK has not arrived
 		f.Attempt = f.Attempt&^attemptSent | attemptUnheard
-	case p.ack == f.SndNxt && f.Attempt&attemptSent != 0 && m.sinceSent(*f) >= m.Ticks(10):
+	case f.Attempt&attemptSent != 0 && m.sinceSent(*f) >= m.Ticks(10):
 		f.Flags &^= flagOnTrial
 	}
 }
