@@ -695,9 +695,12 @@ func TestTrial(t *testing.T) {
 			{"the peer goes on, later", 10, ourISN + 1, peerISN + 1, heard, ofPeer, true, heard},
 			{"nothing was acknowledged", 11, ourISN + 1, peerISN + 1, attemptChoice | attemptAgain, ofPeer, false, attemptChoice | attemptAgain},
 			{"the peer sends again", 11, ourISN + 1, peerISN + 51, heard, ofPeer, false, unheard},
+			{"the peer sends again, soon", 0, ourISN + 1, peerISN + 51, heard, ofPeer, false, heard},
 			{"who does not know our number", 11, ourISN + 1, peerISN + 51, heard, tcp{flags: "A", seq: 1<<32 - 1<<30, ack: ourISN + 7, payload: 50}, false, heard},
 			{"and acknowledges", 11, ourISN + 101, peerISN + 51, heard, tcp{flags: "A", seq: peerISN + 1, ack: ourISN + 101, payload: 50}, true, heard},
-			{"the peer asks whether we are there", 11, ourISN + 1, peerISN + 51, heard, tcp{flags: "A", seq: peerISN + 50, ack: ourISN + 1, payload: 1}, true, heard},
+			{"the peer asks whether we are there", 11, ourISN + 1, peerISN + 51, heard, tcp{flags: "A", seq: peerISN + 50, ack: ourISN + 1}, false, unheard},
+			{"the same, with a byte", 11, ourISN + 1, peerISN + 51, heard, tcp{flags: "A", seq: peerISN + 50, ack: ourISN + 1, payload: 1}, false, unheard},
+			{"it acknowledges alone", 11, ourISN + 1, peerISN + 51, heard, tcp{flags: "A", seq: peerISN + 51, ack: ourISN + 1}, false, heard},
 			{"no acknowledgement", 11, ourISN + 1, peerISN + 1, heard, tcp{flags: "P", seq: peerISN + 1, ack: ourISN + 1, payload: 50}, false, heard},
 		} {
 			t.Run(test.name, func(t *testing.T) {

@@ -264,10 +264,11 @@ static __noinline void judge_trial(const struct packet *packet, struct flow *flo
 		learn_way(packet, flow, true);
 	} else if (packet->ack != flow->snd_nxt) {
 		return; /* what we sent tells more, and nobody forges that number */
-	} else if (packet->payload > 1 /* else it asks whether we are there */ && (__s32)(segment_end(packet) - flow->rcv_nxt) <= 0) {
-		flow->attempt = (flow->attempt & ~ATTEMPT_SENT) | ATTEMPT_UNHEARD;
+	} else if ((__s32)(packet->seq - flow->rcv_nxt) < 0) { /* sent again; or it asks whether we are there */
+		if (since_sent(flow) >= patience())
+			flow->attempt = (flow->attempt & ~ATTEMPT_SENT) | ATTEMPT_UNHEARD;
 		return;
-	} else if (!(flow->attempt & ATTEMPT_SENT) || since_sent(flow) < seconds(TRIAL_SECONDS)) {
+	} else if (!packet->payload || !(flow->attempt & ATTEMPT_SENT) || since_sent(flow) < seconds(TRIAL_SECONDS)) {
 		return;
 	}
 	flow->flags &= ~FLOW_ON_TRIAL;

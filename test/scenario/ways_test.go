@@ -198,6 +198,30 @@ func (s *sender) keepOpen(t *testing.T) (goOn map[string]func(*testing.T)) {
 	})
 }
 
+// keepAlive opens a connection of each family whose client only asks whether the server is there. What is returned has it do so
+// more often than it may be left without an answer, and wants what the server sends then to arrive.
+func (s *sender) keepAlive(t *testing.T, server *topology.Host) (goOn map[string]func(*testing.T)) {
+	const most = 4
+	pushes := make(map[topology.Family]*traffic.Push)
+	for _, f := range traffic.Families {
+		pushes[f] = traffic.NewPush(t, s.client.Host, server, s.asked[f], s.own[f])
+		keep := net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: time.Second, Count: most}
+		await.Must(t, pushes[f].Client.(*net.TCPConn).SetKeepAliveConfig(keep))
+	}
+	return ofEach([]*sender{{name: s.name + ", kept alive"}}, func(_ *sender, t *testing.T, f topology.Family) {
+		port := netip.MustParseAddrPort(pushes[f].Client.LocalAddr().String()).Port()
+		asked := wire.Capture(t, s.client)
+		await.Eventually(t, "the client asks", func() error {
+			if n := len(asked.Frames(topology.All(topology.TCP, topology.FromPort(port)))); n < 2*most {
+				return fmt.Errorf("%d times", n)
+			}
+			return nil
+		})
+		await.Must(t, pushes[f].Client.SetDeadline(time.Now().Add(await.AnswerTime)))
+		pushes[f].Speak()
+	})
+}
+
 // opens wants a connection to take so many rounds.
 func (s *sender) opens(t *testing.T, f topology.Family, least, most int) {
 	t.Helper()
@@ -527,12 +551,12 @@ func testDirectReturn(t *testing.T) {
 	forwards(t, w.Server.Host, 0)
 	together(t, ofEach(append(all, near), (*sender).control))
 	addRules(t, w.Production.Host, "inet lost", ofForwarded, unlucky.loseFirst(1))
-	older := onNIC.keepOpen(t)
+	older, kept := onNIC.keepOpen(t), onNIC.keepAlive(t, w.Server.Host)
 	w.start(t)
 	w.p.Expect(0, "mode", "observe")
 	observed := onNIC.keepOpen(t)
 	w.p.Expect(0, "mode", "enforce")
-	together(t, older, observed, ofEach([]*sender{hasty}, (*sender).impatient), ofEach([]*sender{near}, (*sender).works))
+	together(t, older, observed, kept, ofEach([]*sender{hasty}, (*sender).impatient), ofEach([]*sender{near}, (*sender).works))
 	together(t, ofEach(append(all, unlucky), (*sender).works))
 	for f, own := range redirected.own {
 		e := w.p.Explain("--peer", w.ClientEth0.Address(f).String(), "--self", own.String())

@@ -217,9 +217,11 @@ func (m *Model) judge(f *Flow, p *packet) {
 		m.learn(*f, true)
 		f.Flags &^= flagOnTrial
 	case p.ack != f.SndNxt:
-	case p.payload > 1 && int32(p.end()-f.RcvNxt) <= 0: // sent again: that ACK has not arrived
-		f.Attempt = f.Attempt&^attemptSent | attemptUnheard
-	case f.Attempt&attemptSent != 0 && m.sinceSent(*f) >= m.Ticks(10):
+	case int32(p.seq-f.RcvNxt) < 0: // sent again, or asked whether we are there: our ACK may not have arrived
+		if m.sinceSent(*f) >= m.Ticks(3)/4 {
+			f.Attempt = f.Attempt&^attemptSent | attemptUnheard
+		}
+	case p.payload > 0 && f.Attempt&attemptSent != 0 && m.sinceSent(*f) >= m.Ticks(10):
 		f.Flags &^= flagOnTrial
 	}
 }

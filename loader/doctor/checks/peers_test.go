@@ -75,6 +75,8 @@ func TestLastHop(t *testing.T) {
 		{"as handshakes taught", and(func(h *snapshot.Host) {
 			h.Flows[0].Verdict, h.Flows[1].Verdict = new(flows.WayLastHop), new(flows.WayLastHop)
 		}), []string{strings.Replace(want[0], "warning", "note", 1)}},
+		{"completed directly", and(func(h *snapshot.Host) { h.Flows[0].State = flows.StateEstablished }), nil},
+		{"beside direct return", and(func(h *snapshot.Host) { h.Flows[1].Verdict = new(flows.WayDirectReturn) }), nil},
 		{"through a balancer that is the gateway, the client is not known", and(func(h *snapshot.Host) { h.Neighbours = h.Neighbours[:1] }), want},
 		{"another address of a neighbour", and(func(h *snapshot.Host) {
 			h.Neighbours = []snapshot.Neighbour{{Interface: testhost.Eth1, Address: testhost.Address("10.4.0.56"), MAC: testhost.MAC(testhost.BalancerMAC)}}

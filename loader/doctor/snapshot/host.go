@@ -174,11 +174,14 @@ func (h *Host) AnswersBySource(r *Rule) *discover.Interface {
 }
 
 // LastHopPeers names the on-link peers of an interface's flows whose frames come
-// from a MAC that is not theirs, and tells whether handshakes have taught to answer all of them by it.
+// from a MAC that is not theirs, and tells whether handshakes have taught to answer all of them by it. There are none where
+// one was completed otherwise: a director does not take replies back.
 func (h *Host) LastHopPeers(i *discover.Interface) (peers []string, learnt bool) {
 	owners := h.OwnersOfMACs(i.Index)
 	learnt = true
+	otherwise := false
 	h.Unnamed(i.Name, func(f *flows.Flow, peer netip.Addr) {
+		otherwise = otherwise || f.IsDirect()
 		if f.NextHopMAC == nil || !h.IsOnLink(i.Index, peer) || h.isGateway(i.Index, peer) {
 			return
 		}
@@ -189,10 +192,15 @@ func (h *Host) LastHopPeers(i *discover.Interface) (peers []string, learnt bool)
 		// Several addresses of one host look alike, unless the peer is known by
 		// another MAC, or the owner for a router.
 		if h.isNeighbour(i.Index, peer) || h.isGateway(i.Index, owner[0]) {
+			isLearnt := f.Verdict != nil && *f.Verdict == flows.WayLastHop
+			otherwise = otherwise || f.State == flows.StateEstablished && !isLearnt
 			peers = append(peers, fmt.Sprintf("%s from %s (%s)", peer, *f.NextHopMAC, owner[0]))
-			learnt = learnt && f.Verdict != nil && *f.Verdict == flows.WayLastHop
+			learnt = learnt && isLearnt
 		}
 	})
+	if otherwise {
+		return nil, false
+	}
 	slices.Sort(peers)
 	return slices.Compact(peers), learnt
 }
