@@ -217,11 +217,12 @@ func TestNeighbourIsPutBack(t *testing.T) {
 		var backs []string
 		deleted := func(what string, times float64) {
 			defer product.Quiet(t)()
+			entry := &netlink.Neigh{LinkIndex: b.net.Server.Eth0.Index, IP: gateway.Address(f).AsSlice()}
 			if b.isHeld() { // not in the moment in which the kernel has given it up and it is held anew, which is no repair
 				b.awaitEntry(netlink.NUD_PROBE)
 			}
 			began := time.Now()
-			b.ip("neighbour", "delete", gateway.Address(f).String(), "dev", "eth0")
+			await.Must(t, b.net.Server.Netlink().NeighDel(entry)) // before that moment, which a program may start too late for
 			b.Eventually("the entry is put back", func() error {
 				n := b.product.Metrics().Sum("replypath_host_repairs_total", "object=neighbour")
 				if state := b.neighbour(); n != times || !strings.Contains(state, gateway.MAC.String()) {

@@ -127,7 +127,7 @@ func dialTransfers(t *testing.T, n *topology.TwoNIC, at *topology.Interface) map
 	for _, f := range n.Families() {
 		conns[f] = traffic.DialTransfer(t, n.Client, traffic.ServeTransfers(t, n.Server.Host, at.Address(f)))
 		t.Cleanup(func() { conns[f].Close() })
-		traffic.TransferBothWays(t, conns[f], 1)
+		traffic.TransferBothWays(t, conns[f], traffic.TransferBlock)
 	}
 	return conns
 }

@@ -101,12 +101,29 @@ const transferTime = 60 * time.Second
 // content is what is transferred, a stream that repeats nothing.
 func content() io.Reader { return rand.NewChaCha8([32]byte{1}) }
 
-// ServeTransfers echoes TCP at an address of a host, at a port that the kernel chooses, until the test ends.
+// TransferBlock is in bytes what a transfer server sends at once: what it sends first is several segments, of any MTU.
+const TransferBlock = 50_000
+
+// ServeTransfers echoes TCP in blocks at an address of a host, at a port that the kernel chooses, until the test ends.
 func ServeTransfers(t testing.TB, host *topology.Host, address netip.Addr) net.Listener {
 	t.Helper()
 	l := await.Must1[net.Listener](t)(host.Listen(t.Context(), "tcp", netip.AddrPortFrom(address, 0).String()))
-	serveUntilClosed(t, l, func() error { return ServeStreams(l) })
+	serveUntilClosed(t, l, func() error { return Accept(l, echoBlocks) })
 	return l
+}
+
+// echoBlocks echoes what a connection brings. Who asked notices what goes wrong.
+func echoBlocks(conn net.Conn) {
+	defer conn.Close()
+	block := make([]byte, TransferBlock)
+	for {
+		if _, err := io.ReadFull(conn, block); err != nil {
+			return
+		}
+		if _, err := conn.Write(block); err != nil {
+			return
+		}
+	}
 }
 
 // DialTransfer connects to a transfer server.
@@ -115,7 +132,8 @@ func DialTransfer(t testing.TB, client *topology.Host, to net.Listener) net.Conn
 	return await.Must1[net.Conn](t)(client.Dial(await.Within(t, await.AnswerTime), "tcp", to.Addr().String()))
 }
 
-// TransferBothWays has so many bytes go to a transfer server and come back, and holds them against what they have to be.
+// TransferBothWays has so many bytes, a multiple of TransferBlock, go to a transfer server and come back, and holds them against
+// what they have to be.
 func TransferBothWays(t testing.TB, conn net.Conn, size int64) {
 	t.Helper()
 	await.Must(t, conn.SetDeadline(time.Now().Add(transferTime)))
