@@ -219,6 +219,7 @@ const (
 
 	attemptUnheard = uint8(bpf.DatapathAttemptATTEMPT_UNHEARD)
 	attemptFirst   = uint8(bpf.DatapathAttemptATTEMPT_FIRST)
+	attemptRefused = uint8(bpf.DatapathAttemptATTEMPT_REFUSED)
 
 	stateClosing    = uint8(bpf.DatapathFlowStateFLOW_CLOSING)
 	stateReplied    = uint8(bpf.DatapathFlowStateFLOW_REPLIED)

@@ -22,6 +22,7 @@ const (
 	DatapathAttemptATTEMPT_ASTRAY  DatapathAttempt = 8
 	DatapathAttemptATTEMPT_UNHEARD DatapathAttempt = 16
 	DatapathAttemptATTEMPT_FIRST   DatapathAttempt = 32
+	DatapathAttemptATTEMPT_REFUSED DatapathAttempt = 64
 )
 
 type DatapathBegun struct {

@@ -3,6 +3,7 @@
 package bpf_test
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"testing"
@@ -105,6 +106,7 @@ func TestNextWay(t *testing.T) {
 			change: func(_ *bed, f *bpf.DatapathFlow) { f.Flags |= flagEnforceMAC }, want: flagAsRouted},
 		{name: "as routed is the sender's", own: true, to: otherRouter, present: flagLastHop,
 			change: func(_ *bed, f *bpf.DatapathFlow) { f.Flags |= flagEnforceMAC }, want: 0},
+		{name: "as routed was refused", present: flagLastHop, change: func(_ *bed, f *bpf.DatapathFlow) { f.Attempt |= attemptRefused }, want: 0},
 		{name: "no way out", present: flagLastHop, to: net.HardwareAddr{2, 0x72, 0x65, 0x70, 0x6c, 0x79}, want: 0},
 		{name: "too soon", change: func(b *bed, f *bpf.DatapathFlow) { f.Sent = uint16(b.ago(0)) }, same: true},
 		{name: "half a second ago", change: func(b *bed, f *bpf.DatapathFlow) { f.Sent = uint16(b.ago(0) - b.Seconds(1)/2) }, same: true},
@@ -475,6 +477,80 @@ func TestScan(t *testing.T) {
 	}
 }
 
+// TestProvoked: a firewall's RST that answers what was sent as routed to find out a way is dropped, and that way is not tried
+// again. The RSTs of a peer pass.
+func TestProvoked(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		flags   string
+		beside  uint32 // of the number that we acknowledged last
+		way     uint16
+		other   bool // it comes through the router that does not send us the flow
+		noTrial bool
+		refused bool                      // already
+		sent    uint32                    // seconds ago
+		learnt  func(*bpf.DatapathLearnt) // as routed; nil: nothing was
+		drops   bool
+	}{
+		{name: "nothing is known", flags: "R", way: flagAsRouted, drops: true},
+		{name: "by another path", flags: "R", way: flagAsRouted, other: true, drops: true},
+		{name: "the way is not proven", flags: "R", way: flagAsRouted, learnt: func(*bpf.DatapathLearnt) {}, drops: true},
+		{name: "it is", flags: "R", way: flagAsRouted, learnt: proven},
+		{name: "another one is", flags: "R", way: flagAsRouted, learnt: func(l *bpf.DatapathLearnt) { l.Way, l.Proven = flagLastHop, 1 }, drops: true},
+		{name: "the peer closes", flags: "RA", way: flagAsRouted},
+		{name: "another number", flags: "R", way: flagAsRouted, beside: 1},
+		{name: "by the rule's way", flags: "R"},
+		{name: "to the sender's MAC", flags: "R", way: flagLastHop},
+		{name: "the next one", flags: "R", refused: true, drops: true},
+		{name: "later", flags: "R", refused: true, sent: 1},
+		{name: "no trial", flags: "R", way: flagAsRouted, noTrial: true},
+	} {
+		for _, open := range []bool{false, true} {
+			if test.noTrial && !open {
+				continue
+			}
+			under(t, fmt.Sprintf("%s, established %t", test.name, open), eachFamily, func(t *testing.T, b *bed, n network) {
+				b.must(b.ForgetWays())
+				f, by := b.handshake(n, test.sent, attemptSent|attemptChoice, test.way), b.second()
+				f.RcvNxt = syn.end() + 1
+				if test.refused {
+					f.Attempt |= attemptRefused | attemptAgain
+				}
+				put := halfOpen
+				if open {
+					f.State, f.SndUna, f.SndNxt, f.RcvNxt, put = 0, ourISN+1, ourISN+101, peerISN+1, establishedFlow
+					f.Flags |= flagNoSocket
+					if !test.noTrial {
+						f.Flags |= flagOnTrial
+					}
+				}
+				b.put(put(f))
+				if test.learnt != nil {
+					b.teach(f, flagAsRouted, 10, test.learnt)
+				}
+				if test.other {
+					by = b.replication
+				}
+				o := b.perform(ingress(b.replication, n.in(by, tcp{flags: test.flags, seq: f.RcvNxt + test.beside})))
+				got := o.after.HalfOpen[f.Tuple]
+				if open {
+					got = o.after.Established[f.Tuple]
+				}
+				verdict, way, attempt := int32(pass), test.way, f.Attempt
+				if test.drops {
+					verdict, way, attempt = shot, 0, f.Attempt|attemptRefused|attemptAgain
+				}
+				if o.verdict != verdict || got.Flags&(flagLastHop|flagAsRouted) != way || got.Attempt != attempt {
+					t.Errorf("verdict %d, %+v", o.verdict, got)
+				}
+				if told := o.counts.Events[contested] - o.counted.Events[contested]; test.drops && told != 1 {
+					t.Errorf("counted %d times", told)
+				}
+			})
+		}
+	}
+}
+
 // TestGoOnByWay: what goes on keeps its way, if it is a connection and no setting speaks. By a way that is not proven nothing
 // else goes, and what goes asks for no second opinion.
 func TestGoOnByWay(t *testing.T) {
@@ -659,6 +735,7 @@ func TestTrial(t *testing.T) {
 			{"the same, soon", 0, ourISN + 1, peerISN + 51, unheard, ack(peerISN + 51), 0, false, unheard},
 			{"a RST", 1, ourISN + 101, peerISN + 1, heard, tcp{flags: "R", seq: ourISN + 1}, 0, false, heard},
 			{"data again, of many in flight", 1, ourISN + 200_000, peerISN + 1, heard, tcp{flags: "A", seq: ourISN + 1 - 70_000, ack: peerISN + 1, payload: 100}, flagLastHop, true, attemptChoice | attemptAgain},
+			{"data again, refused as routed", 1, ourISN + 101, peerISN + 1, heard | attemptRefused, data, flagLastHop, true, attemptChoice | attemptAgain | attemptRefused},
 			{"data again, the first by this path", 1, ourISN + 101, peerISN + 1, attemptFirst, data, 0, true, 0},
 			{"an ACK before any data", 1, ourISN + 101, peerISN + 1, attemptFirst, ack(peerISN + 51), 0, true, attemptFirst | attemptSent},
 			{"a FIN again", 1, ourISN + 2, peerISN + 1, heard, tcp{flags: "FA", seq: ourISN + 1, ack: peerISN + 1}, flagLastHop, true, attemptChoice | attemptAgain},

@@ -79,7 +79,7 @@ var ignoredReasons = []reason{
 
 var refusedReasons = []reason{
 	{"pinned", "follow: pinned keeps every flow where it began"},
-	{"contested", "the packet gave no proof that the flow had moved"},
+	{"contested", "the packet gave no proof that the flow had moved, or a RST answered what was tried to find a way"},
 }
 
 var (

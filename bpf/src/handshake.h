@@ -97,7 +97,7 @@ static __noinline __u16 next_way(const struct __sk_buff *skb, const struct packe
 		rule = read_mac(flow->mac);
 	if (!way && !mac_equal((const __u8 *)&rule, flow->mac))
 		return FLOW_LAST_HOP;
-	if (way != FLOW_AS_ROUTED && leads_out(skb, packet) &&
+	if (way != FLOW_AS_ROUTED && !(flow->attempt & ATTEMPT_REFUSED) && leads_out(skb, packet) &&
 	    !(own && (mac_equal(flow->mac, packet->mac) || mac_equal((const __u8 *)&rule, packet->mac))))
 		return FLOW_AS_ROUTED;
 	return 0;

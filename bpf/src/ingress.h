@@ -159,32 +159,57 @@ static inline void refresh_tcp(struct __sk_buff *skb, struct scratch *scratch, s
 /*
  * The RST answers a SYN-ACK that left by the rule's way alone, as of a scan. Who forges that has handshakes begin by this way.
  */
-static inline void reset_handshake(const struct __sk_buff *skb, const struct packet *packet)
+static inline void reset_handshake(const struct __sk_buff *skb, const struct packet *packet, const struct flow *flow)
 {
-	const struct flow *flow = look_up(packet, TABLE_HALF_OPEN);
-
-	if (flow && (flow->attempt & (ATTEMPT_CHOICE | ATTEMPT_AGAIN)) == ATTEMPT_CHOICE && !(flow->flags & FLOW_WAY) &&
+	if ((flow->attempt & (ATTEMPT_CHOICE | ATTEMPT_AGAIN)) == ATTEMPT_CHOICE && !(flow->flags & FLOW_WAY) &&
 	    came_by(flow, skb, packet) && packet->seq == flow->rcv_nxt && !find_learnt(packet, path_of(flow)))
 		bpf_map_delete_elem(&begun_by, &get_scratch()->sender);
 }
 
-static inline void inbound_reset(struct __sk_buff *skb, const struct packet *packet)
+/*
+ * Whether the RST answers what we sent as routed to find out whether it arrives, or one of several such packets, as a
+ * firewall's does that knows nothing of the connection. A peer that closes acknowledges too (net/ipv4/tcp_output.c,
+ * tcp_send_active_reset()).
+ */
+static __noinline bool is_provoked(const struct packet *packet, const struct flow *flow)
 {
-	struct flow *flow = look_up(packet, TABLE_ESTABLISHED);
+	bool was_refused = flow->attempt & ATTEMPT_REFUSED && since_sent(flow) < patience();
+	const struct learnt *learnt;
 
+	if (!(flow->flags & FLOW_AS_ROUTED || was_refused) || packet->tcp_flags & TCP_ACK || packet->seq != flow->rcv_nxt)
+		return false;
+	learnt = find_learnt(packet, path_of(flow));
+	return !learnt || !learnt->proven || learnt->way != FLOW_AS_ROUTED;
+}
+
+/* Returns the verdict: a RST that we provoked ends no socket, and the flow goes on by the rule's way. */
+static inline int inbound_reset(struct __sk_buff *skb, const struct packet *packet)
+{
+	struct flow *flow = look_up(packet, TABLE_ESTABLISHED), *handshake = flow ? NULL : look_up(packet, TABLE_HALF_OPEN);
+	struct flow *trial = !flow ? handshake : flow->flags & FLOW_ON_TRIAL ? flow : NULL;
+
+	if (trial && is_provoked(packet, trial)) {
+		trial->attempt |= ATTEMPT_REFUSED | ATTEMPT_AGAIN;
+		trial->flags &= ~FLOW_WAY;
+		count_event(EVENT_REFUSED_CONTESTED);
+		return TC_ACT_SHOT;
+	}
+	if (handshake)
+		reset_handshake(skb, packet, handshake);
 	if (!flow)
-		return reset_handshake(skb, packet);
+		return PASS;
 	if (!segment_is_plausible(skb, packet, flow)) {
 		if (!came_by(flow, skb, packet) && !is_on_its_way_up(skb, flow))
 			count_event(EVENT_REFUSED_CONTESTED);
-		return;
+		return PASS;
 	}
 	/* While the socket was asked, the entry may have become another's. */
 	if (flow->flags & FLOW_RESET || !tuple_equal(&flow->tuple, &packet->tuple))
-		return;
+		return PASS;
 	flow->seen = now();
 	flow->flags |= FLOW_RESET;
 	move_entry(packet, TABLE_ESTABLISHED, flow, 0);
+	return PASS;
 }
 
 static inline void inbound_segment(struct __sk_buff *skb, struct scratch *scratch)
@@ -289,18 +314,18 @@ __noinline int inbound_change(struct __sk_buff *skb)
 	if (scratch->packet.protocol != IPPROTO_TCP)
 		inbound_datagram(skb, scratch);
 	else if (scratch->packet.tcp_flags & TCP_RST)
-		inbound_reset(skb, &scratch->packet);
+		return inbound_reset(skb, &scratch->packet);
 	else if (is_syn(&scratch->packet))
 		inbound_syn(skb, scratch);
 	else
 		inbound_segment(skb, scratch);
-	return 0;
+	return PASS;
 }
 
-static inline void hand_to_slow_path(struct __sk_buff *skb, const struct packet *packet)
+static inline int hand_to_slow_path(struct __sk_buff *skb, const struct packet *packet)
 {
 	put_in_scratch(packet);
-	inbound_change(skb);
+	return inbound_change(skb);
 }
 
 /* Whether the packet starts no flow, as a tunnel brought it that nobody named. */
@@ -331,24 +356,26 @@ static inline bool pass_foreign(const struct __sk_buff *skb, const struct packet
 	return true;
 }
 
-static inline void inbound_tcp(struct __sk_buff *skb, const struct packet *packet)
+static inline int inbound_tcp(struct __sk_buff *skb, const struct packet *packet)
 {
 	struct flow *flow = NULL;
 
 	if (!is_syn(packet) && pass_foreign(skb, packet))
-		return;
+		return PASS;
 	if (likely(!(packet->tcp_flags & (TCP_SYN | TCP_RST)))) {
 		flow = find(packet, TABLE_ESTABLISHED);
 		/* Beside a handshake of the same tuple, the segment may end that. */
 		if (likely(flow && is_next_frame(skb, packet, flow)) && likely(!(flow->flags & FLOW_ON_TRIAL)) &&
 		    likely(!is_closing(flow) || !find_digest(packet->digest, TABLE_HALF_OPEN))) {
 			set_active(flow);
-			return track_received(packet, flow);
+			track_received(packet, flow);
+			return PASS;
 		}
 	}
 	/* A RST ends an entry, and a SYN starts one. */
 	if (flow || packet->tcp_flags & TCP_RST || is_syn(packet) || !pass_known_segment(skb, packet))
-		hand_to_slow_path(skb, packet);
+		return hand_to_slow_path(skb, packet);
+	return PASS;
 }
 
 /* Deals with a datagram without an entry that is known to begin nothing; returns false for any other. */
@@ -390,6 +417,7 @@ static inline int ingress(struct __sk_buff *skb, __u32 header)
 {
 	struct packet packet = {};
 	enum parsed result;
+	int verdict = PASS;
 
 	if (skb->pkt_type != PACKET_HOST) /* flooded frames for other stations are seen here too */
 		return PASS;
@@ -397,10 +425,10 @@ static inline int ingress(struct __sk_buff *skb, __u32 header)
 	if (unlikely(result != PARSED))
 		count_unparsed(result);
 	else if (packet.protocol == IPPROTO_TCP)
-		inbound_tcp(skb, &packet);
+		verdict = inbound_tcp(skb, &packet);
 	else
 		inbound_connectionless(skb, &packet);
 	if (is_traced())
 		trace_in(skb, header);
-	return PASS;
+	return verdict;
 }

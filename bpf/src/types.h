@@ -121,6 +121,7 @@ enum attempt {
 	ATTEMPT_ASTRAY = 1 << 3, /* one could not go by its way: nothing is learnt */
 	ATTEMPT_UNHEARD = 1 << 4, /* on trial: the peer sends again what was acknowledged */
 	ATTEMPT_FIRST = 1 << 5,  /* on trial: no data have left by this path */
+	ATTEMPT_REFUSED = 1 << 6, /* as routed they were answered by a RST: that way is not tried again */
 };
 
 /* Who hands us what is for an own address: see docs/design/ways.md. */

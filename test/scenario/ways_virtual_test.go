@@ -3,6 +3,7 @@
 package scenario
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"testing"
@@ -98,14 +99,17 @@ func testVirtualRouter(t *testing.T, twoNICs bool) {
 	w := newVirtualRouter(t, twoNICs)
 	crowd, lost, late, doubled := w.shared(t, "crowd"), w.shared(t, "first lost"), w.shared(t, "late").byFirst(t), w.shared(t, "doubled")
 	few, more, routed := w.shared(t, "5 percent lost"), w.shared(t, "10 percent lost"), w.shared(t, "first lost, as routed works").byFirst(t)
+	reset := w.shared(t, "late, as routed reset").byFirst(t)
 	lost.rounds, routed.rounds = 3, 3
 	if twoNICs {
 		lost.rounds = 4
-		addRules(t, w.Production.Host, "inet sources", "taken {", rules(routed.own, "%s saddr %s accept"))
+		addRules(t, w.Production.Host, "inet sources", "taken {",
+			rules(routed.own, "%s saddr %s accept")+rules(reset.own, "%s saddr %s meta l4proto tcp reject with tcp reset"))
+		lead(t, w.Production.Host, reset.own, addressesOf(w.Server.Eth0))
 	} else {
 		await.Must(t, w.Client.SetSysctl("net/ipv4/tcp_timestamps", "0"))
 	}
-	w.loses(t, lost.loseFirst(1)+late.loseFirst(1)+routed.loseFirst(1)+few.lose(20, "19")+more.lose(10, "9"))
+	w.loses(t, lost.loseFirst(1)+late.loseFirst(1)+reset.loseFirst(1)+routed.loseFirst(1)+few.lose(20, "19")+more.lose(10, "9"))
 	double(t, w, doubled)
 	together(t, ofEach([]*sender{crowd}, (*sender).control))
 	w.start(t)
@@ -116,12 +120,13 @@ func testVirtualRouter(t *testing.T, twoNICs bool) {
 		ofEach([]*sender{late}, w.late),
 	}
 	if twoNICs {
-		guards = append(guards, ofEach([]*sender{routed}, w.eitherWay))
+		guards = append(guards, ofEach([]*sender{routed}, w.eitherWay), ofEach([]*sender{reset}, w.late))
 	}
 	together(t, guards...)
 	if !twoNICs {
 		return
 	}
+	w.cutOff(t, reset)
 	// What was learnt of a frame that was lost is forgotten with the second opinion.
 	w.p.Age(2 * time.Minute)
 	together(t, ofEach([]*sender{routed}, func(s *sender, t *testing.T, f topology.Family) {
@@ -177,6 +182,27 @@ func (w *waysBed) late(s *sender, t *testing.T, f topology.Family) {
 	s.ask(t, f, 10)
 	await.Must(t, await.Receive(t, asked))
 	s.atOnce(t, f, 10)
+}
+
+// cutOff has what is sent by an open connection be lost, of which nothing is known, until the firewall has reset what was sent
+// as routed: the server does not hear of that, and goes on.
+func (w *waysBed) cutOff(t *testing.T, s *sender) {
+	goOn := s.keepOpen(t)
+	w.p.Expect(0, "flows", "flush")
+	w.loses(t, rules(s.own, "%s saddr %s drop"))
+	exits := wire.TapAll(t, w.nics...)
+	together(t, goOn, map[string]func(*testing.T){"cut off": func(t *testing.T) {
+		for _, own := range s.own {
+			reset := topology.All(topology.TCP, topology.To(own), topology.Flags(topology.RST, topology.RST), topology.Going(topology.Sent))
+			await.Eventually(t, "the firewall resets", func() error {
+				if len(exits.All(reset)) == 0 {
+					return errors.New("it did not")
+				}
+				return nil
+			})
+		}
+		w.loses(t, "")
+	}})
 }
 
 // eitherWay has the way by eth0 work, too: it may be learnt, as a SYN-ACK by the rule's way was lost.

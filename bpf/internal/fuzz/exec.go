@@ -64,15 +64,22 @@ func (x *run) both(k kind, f model.Frame, cut int, mark uint16) (after model.Fra
 	return after, nil
 }
 
-// redirected is the verdict of a packet that is moved (linux/pkt_cls.h, TC_ACT_REDIRECT).
-const redirected = 7
+// Verdicts (linux/pkt_cls.h): TC_ACT_UNSPEC, TC_ACT_SHOT, TC_ACT_REDIRECT.
+const (
+	passed     = -1
+	dropped    = 2
+	redirected = 7
+)
 
 // compareVerdict tells what of a run's outcome is not as the model has it.
 func (x *run) compareVerdict(verdict int32, got []byte, probed rig.Probed, want model.Verdict, wantBytes []byte) {
-	isRedirected := verdict == redirected
+	isRedirected, otherwise := verdict == redirected, int32(passed)
+	if want.Dropped {
+		otherwise = dropped
+	}
 	switch {
-	case isRedirected != (want.Redirect != 0) || !isRedirected && verdict != -1:
-		x.differ("verdict %d, the model redirects to %d", verdict, want.Redirect)
+	case isRedirected != (want.Redirect != 0) || !isRedirected && verdict != otherwise:
+		x.differ("verdict %d, the model redirects to %d, drops it: %t", verdict, want.Redirect, want.Dropped)
 	case !bytes.Equal(got, wantBytes):
 		x.differ("packet afterwards (-model +datapath):\n%s", cmp.Diff(wantBytes, got))
 	case isRedirected && !want.Inward && (probed.TCIndex == 0 || probed.TCIndex == x.tcIndex):

@@ -21,9 +21,11 @@ func (m *Model) Ingress(f Frame) Verdict {
 		m.oneOf(failed)
 	case p == nil || p.otherICMP || p.echoReply:
 	case p.protocol == protoTCP:
-		if m.segmentIn(p, m.path(f, p)) {
+		opens, dropped := m.segmentIn(p, m.path(f, p))
+		if opens {
 			return m.announced(f, p)
 		}
+		return Verdict{Dropped: dropped}
 	default:
 		m.datagramIn(p, m.path(f, p))
 	}

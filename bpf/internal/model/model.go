@@ -179,6 +179,7 @@ type Frame struct {
 
 // Verdict is what becomes of a packet. The zero value passes it as it is.
 type Verdict struct {
+	Dropped  bool
 	Redirect uint32 // ifindex
 	Inward   bool   // comes in by the interface, instead of leaving
 	Bytes    []byte // what it has become; nil: nothing else

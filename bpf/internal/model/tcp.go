@@ -10,19 +10,19 @@ import (
 )
 
 // segmentIn is the table "TCP, inbound" of docs/design/packet.md. It says whether the
-// segment is a SYN whose answer goes by this interface.
-func (m *Model) segmentIn(p *packet, w path) (opens bool) {
+// segment is a SYN whose answer goes by this interface, or a RST that is dropped.
+func (m *Model) segmentIn(p *packet, w path) (opens, dropped bool) {
 	isSYN := p.has(FlagSYN) && !p.has(FlagACK)
 	switch {
 	case !isSYN && m.passesForeign(p, w):
 	case p.has(FlagRST):
-		m.resetIn(p, w)
+		return false, m.resetIn(p, w)
 	case isSYN:
-		return m.synIn(p, w)
+		return m.synIn(p, w), false
 	default:
 		m.connectionIn(p, w)
 	}
-	return false
+	return false, false
 }
 
 // synIn enters or refreshes a half-open entry, or says that it did not.
@@ -302,13 +302,23 @@ func (m *Model) strange(p *packet, w path) []Event {
 
 // resetIn is about a peer's RST: it ends a flow if its sequence number is exactly
 // what is expected, whichever way it comes. By the path of the flow it may be ahead of that, if something came a moment
-// ago that its socket has not taken yet.
-func (m *Model) resetIn(p *packet, w path) {
+// ago that its socket has not taken yet. It is dropped where what was sent to find out a way provoked it.
+func (m *Model) resetIn(p *packet, w path) (dropped bool) {
 	t := p.inbound()
 	f, established := m.established(t)
+	if handshake, ok := m.handshake(t); !established && ok {
+		if dropped = m.provoked(&handshake, p); dropped {
+			m.HalfOpen[t] = handshake
+		} else {
+			m.resetHandshake(handshake, p, w)
+		}
+	}
 	if !established {
-		m.resetHandshake(p, w)
-		return
+		return dropped
+	}
+	if f.Flags&flagOnTrial != 0 && m.provoked(&f, p) {
+		m.Established[t] = f
+		return true
 	}
 	first, last, known := f.RcvNxt, f.RcvNxt, f.Flags&flagNoSocket != 0
 	ahead := uint32(mostAhead)
@@ -329,6 +339,7 @@ func (m *Model) resetIn(p *packet, w path) {
 	case !w.of(f):
 		m.event(bpf.DatapathEventEVENT_REFUSED_CONTESTED)
 	}
+	return false
 }
 
 // end is the sequence number after a segment; a FIN counts as one.

@@ -29,6 +29,7 @@ const (
 
 	attemptUnheard = uint8(bpf.DatapathAttemptATTEMPT_UNHEARD)
 	attemptFirst   = uint8(bpf.DatapathAttemptATTEMPT_FIRST)
+	attemptRefused = uint8(bpf.DatapathAttemptATTEMPT_REFUSED)
 )
 
 // senderKey is who brought a flow. Its neighbours count apart.
@@ -99,7 +100,7 @@ func (m *Model) nextWay(f Flow, p *packet, frame Frame, way uint16) uint16 {
 	switch {
 	case way == 0 && rule != f.Mac:
 		return flagLastHop
-	case way != flagAsRouted && routable && differs:
+	case way != flagAsRouted && f.Attempt&attemptRefused == 0 && routable && differs:
 		return flagAsRouted
 	}
 	return 0
@@ -161,10 +162,23 @@ func (m *Model) beginByWay(f *Flow, p *packet, frame Frame) {
 	f.Flags = f.Flags&^flagWay | last.Way
 }
 
+// provoked: a RST that acknowledges nothing answers what left as routed, which was not proven. That way is not tried again.
+// Several packets may have left by it.
+func (m *Model) provoked(f *Flow, p *packet) bool {
+	l, holds := m.learnt(*f)
+	wasRefused := f.Attempt&attemptRefused != 0 && m.sinceSent(*f) < m.Ticks(3)/4
+	if f.Flags&flagAsRouted == 0 && !wasRefused || p.has(FlagACK) || p.seq != f.RcvNxt || holds && l.Proven != 0 && l.Way == flagAsRouted {
+		return false
+	}
+	f.Attempt |= attemptRefused | attemptAgain
+	f.Flags &^= flagWay
+	m.event(bpf.DatapathEventEVENT_REFUSED_CONTESTED)
+	return true
+}
+
 // resetHandshake: who scans has got the SYN-ACK, by the rule's way.
-func (m *Model) resetHandshake(p *packet, w path) {
-	f, ok := m.handshake(p.inbound())
-	if _, holds := m.learnt(f); ok && !holds && f.Attempt&(attemptChoice|attemptAgain) == attemptChoice && f.Flags&flagWay == 0 && w.of(f) && p.seq == f.RcvNxt {
+func (m *Model) resetHandshake(f Flow, p *packet, w path) {
+	if _, holds := m.learnt(f); !holds && f.Attempt&(attemptChoice|attemptAgain) == attemptChoice && f.Flags&flagWay == 0 && w.of(f) && p.seq == f.RcvNxt {
 		delete(m.Begun, m.senderKey(f))
 	}
 }
