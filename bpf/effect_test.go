@@ -233,8 +233,11 @@ func (e effect) and(change func(tables)) effect {
 func (e effect) again() effect {
 	e.pairs, e.tables = maps.Clone(e.pairs), nil
 	for p, c := range e.pairs {
-		c.Flows = 0
-		e.pairs[p] = c
+		if c.Flows = 0; c == (count{}) {
+			delete(e.pairs, p)
+		} else {
+			e.pairs[p] = c
+		}
 	}
 	return e
 }

@@ -90,7 +90,7 @@ func TestSegmentsTooLarge(t *testing.T) {
 		b.put(establishedFlow(b.flow(n, m, b.backup, 0)))
 		segments := n.segments(frame, m, fits)
 		moved := b.sentBy(n, m, b.backup)
-		moved.pairs = pairs{routed: segments, pair(b.replication, b.backup, n, m, outcomeCorrected): segments}
+		moved.pairs = pairs{routed: {Flows: 1}, pair(b.replication, b.backup, n, m, outcomeCorrected): segments}
 		moved.tables = b.marked(n, m, stateAsymmetric|stateCorrected, segments.Packets)
 		left := readdressed(frame, b.backup.router, b.backup.MAC)
 		wantSegments(b.emitOffload(n, n.ofSegments(fits), frame, b.backup.OtherEnd, left, moved), fits)
@@ -99,7 +99,7 @@ func TestSegmentsTooLarge(t *testing.T) {
 			b.put(establishedFlow(b.flow(n, m, b.backup, 0)))
 			segments := n.segments(frame, m, size)
 			told := b.tells(n, m, b.replication, b.backup, frame, frame)
-			told.pairs = pairs{routed: segments}
+			told.pairs = pairs{routed: {Flows: 1}}
 			segments.Flows = 0
 			told.pairs[pair(b.replication, b.backup, n, m, outcomeMTU)] = segments
 			wantSegments(b.emitOffload(n, n.ofSegments(size), frame, b.replication.Index, told.frame, told), 0)

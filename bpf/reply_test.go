@@ -22,7 +22,7 @@ func (b *bed) moves(n network, m message, from, to nic, frame []byte) effect {
 	return effect{
 		redirect: true,
 		frame:    readdressed(frame, to.router, to.MAC),
-		pairs:    pairs{pair(from, to, n, m, outcomeAsymmetric): {Packets: 1, Bytes: uint64(len(frame)), Flows: 1}},
+		pairs:    pairs{pair(from, to, n, m, outcomeAsymmetric): {Flows: 1}},
 		tables: func(t tables) {
 			for _, table := range []entries{t.HalfOpen, t.Established, t.Connectionless} {
 				if f, ok := table[n.tuple(m)]; ok {
@@ -141,7 +141,7 @@ func (b *bed) readdresses(n network, m message, via nic, frame []byte) effect {
 	once := count{Packets: 1, Bytes: uint64(len(frame)), Flows: 1}
 	return effect{
 		frame:  readdressed(frame, via.router, via.MAC),
-		pairs:  pairs{pair(via, via, n, m, outcomeAsymmetric): once, pair(via, via, n, m, outcomeCorrected): once},
+		pairs:  pairs{pair(via, via, n, m, outcomeAsymmetric): {Flows: 1}, pair(via, via, n, m, outcomeCorrected): once},
 		tables: b.marked(n, m, stateAsymmetric|stateCorrected, 1),
 	}
 }

@@ -375,7 +375,7 @@ var sourceSender = map[string]story{
 		for deadline := time.Now().Add(10 * time.Second); len(reasons) < 2 && time.Now().Before(deadline); {
 			_, after := b.snapshot()
 			for pair, counted := range pairDelta(before, after) {
-				reasons[bpf.DatapathOutcome(pair.Outcome)] = counted.Packets
+				reasons[bpf.DatapathOutcome(pair.Outcome)] = counted.Packets + counted.Flows
 			}
 		}
 		want := map[bpf.DatapathOutcome]uint64{outcomeAsymmetric: 1, bound: 1}

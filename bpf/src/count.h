@@ -82,16 +82,23 @@ __noinline int enter_pair(__u64 pair)
 	return 0;
 }
 
-/* Counts the packet, so many on the wire, for this pair, which has an outcome. */
-static inline void count_pair(struct __sk_buff *skb, __u64 pair, __u32 packets, bool first_of_flow)
+/* The counters of a pair, which has an outcome; NULL where there is no room. */
+static inline struct pair_count *find_pair(__u64 pair)
 {
 	struct pair_count *count = bpf_map_lookup_elem(&pairs, &pair);
 
 	_Static_assert(sizeof(struct pair) == sizeof(pair), "a pair is one number");
-	if (unlikely(!count)) {
-		enter_pair(pair);
-		count = bpf_map_lookup_elem(&pairs, &pair);
-	}
+	if (likely(count))
+		return count;
+	enter_pair(pair);
+	return bpf_map_lookup_elem(&pairs, &pair);
+}
+
+/* Counts the packet, so many on the wire. */
+static inline void count_pair(struct __sk_buff *skb, __u64 pair, __u32 packets, bool first_of_flow)
+{
+	struct pair_count *count = find_pair(pair);
+
 	if (!count)
 		return;
 	count->packets += packets;

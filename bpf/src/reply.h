@@ -18,21 +18,32 @@ static inline void stamp_left(struct flow *flow, __u32 moved)
 		flow->left = left;
 }
 
+/* Counts the flow whose reply the kernel sends by another path. Its packets are those of all other outcomes. */
+static inline void count_asymmetric(struct flow *flow, __u64 pair)
+{
+	struct pair_count *count;
+
+	if (likely(flow->state & FLOW_ASYMMETRIC))
+		return;
+	flow->state |= FLOW_ASYMMETRIC;
+	count = find_pair(pair); /* OUTCOME_ASYMMETRIC */
+	if (count)
+		count->flows++;
+}
+
 /* A reply that could not go by the way of its flow tells nothing of that way. */
 static inline void count_reply(struct __sk_buff *skb, struct flow *flow, __u64 pair, __u32 packets,
 			       enum outcome outcome)
 {
-	__u8 bit = outcome == OUTCOME_ASYMMETRIC ? FLOW_ASYMMETRIC : outcome == OUTCOME_CORRECTED ? FLOW_CORRECTED : 0;
-	bool first = bit & ~flow->state;
+	bool moved = outcome == OUTCOME_CORRECTED, first = moved && !(flow->state & FLOW_CORRECTED);
 
 	if (first)
-		flow->state |= bit;
-	if (outcome == OUTCOME_CORRECTED)
+		flow->state |= FLOW_CORRECTED;
+	if (moved)
 		__sync_fetch_and_add(&flow->corrected, packets);
-	else if (outcome != OUTCOME_ASYMMETRIC && flow->attempt)
+	else if (flow->attempt)
 		flow->attempt |= ATTEMPT_ASTRAY;
-	if (outcome != OUTCOME_ASYMMETRIC)
-		stamp_left(flow, outcome == OUTCOME_CORRECTED ? LEFT_MOVED : 0);
+	stamp_left(flow, moved ? LEFT_MOVED : 0);
 	count_pair(skb, with_outcome(pair, outcome), packets, first);
 }
 
@@ -223,7 +234,7 @@ static __noinline int readdress(struct __sk_buff *skb, struct packet *packet, st
 		stamp_left(flow, 0);
 		return PASS;
 	} else {
-		count_reply(skb, flow, pair, packets, OUTCOME_ASYMMETRIC);
+		count_asymmetric(flow, pair);
 		outcome = is_enforced(interface) ? rewrite_macs(skb, interface, &mac, below) : OUTCOME_OBSERVE;
 	}
 	packet->outcome = outcome;
@@ -296,7 +307,7 @@ static inline int redirect(struct __sk_buff *skb, struct packet *packet, struct 
 	if (unlikely(record))
 		pair = with_outcome(pair, OUTCOME_ORIGINATED);
 	else
-		count_reply(skb, flow, pair, packets, OUTCOME_ASYMMETRIC);
+		count_asymmetric(flow, pair);
 	outcome = prepare(skb, packet, flow, record, target, handover, pair, header);
 	if (unlikely(packet->fragment))
 		settle_fragments(packet, table, outcome);

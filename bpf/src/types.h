@@ -309,7 +309,7 @@ struct settings {
 
 /* What is counted for an interface pair. Uncorrected packets carry a reason. */
 enum outcome {
-	OUTCOME_ASYMMETRIC = 0,
+	OUTCOME_ASYMMETRIC = 0, /* of flows; packets are those of all other outcomes of replies */
 	OUTCOME_CORRECTED = 1,
 	OUTCOME_LINK_DOWN = 2,
 	OUTCOME_NO_NEXT_HOP = 3,

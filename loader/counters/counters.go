@@ -183,16 +183,20 @@ func isOriginated(pair bpf.DatapathPair) bool {
 	return bpf.DatapathOutcome(pair.Outcome)&bpf.DatapathOutcomeOUTCOME_ORIGINATED != 0
 }
 
+// add adds what had an outcome. Whatever became of them, replies were asymmetric.
 func add(c *metrics.PairCounters, outcome bpf.DatapathOutcome, count bpf.DatapathPairCount) {
 	switch outcome {
-	case bpf.DatapathOutcomeOUTCOME_ASYMMETRIC:
-		c.AsymmetricPackets += count.Packets
+	case bpf.DatapathOutcomeOUTCOME_UNNAMED_TUNNEL: // of requests
+		return
+	case bpf.DatapathOutcomeOUTCOME_ASYMMETRIC: // of flows
 		c.AsymmetricFlows += count.Flows
+		return
 	case bpf.DatapathOutcomeOUTCOME_CORRECTED:
 		c.CorrectedPackets += count.Packets
 		c.CorrectedBytes += count.Bytes
 		c.CorrectedFlows += count.Flows
 	}
+	c.AsymmetricPackets += count.Packets
 }
 
 func namedPair(pair bpf.DatapathPair, names map[uint16]string) metrics.Pair {

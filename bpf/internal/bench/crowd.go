@@ -38,7 +38,6 @@ func (b *bench) crowd(e endpoints) {
 		{b.egress(e, "egress pass: tcp, already right", right, replication, b.out(e, tcp, servicePort, replication)), destination},
 		{b.moved(e, "egress redirect: tcp", redirect, production, b.out(e, tcp, servicePort, production)), destination},
 	} {
-		known.prove = nil
 		known.name += ", one of 1,048,576"
 		known.bound, known.aim = known.bound+crowded.bound, known.aim+crowded.aim
 		known.writePeers(e, known.peerAt, crowdSize-1, crowdBase)

@@ -32,21 +32,3 @@ func counts(event bpf.DatapathEvent, runs uint32) func(*testCase) error {
 		return err
 	}
 }
-
-// isCountedAsymmetric proves that a reply of a flow by another interface counts as one that is moved. As corrected it
-// counts where it arrives.
-func isCountedAsymmetric(c *testCase) error {
-	asymmetric := func(counts rig.Counts) (packets uint64) {
-		for pair, count := range counts.Pairs {
-			if bpf.DatapathOutcome(pair.Outcome) == bpf.DatapathOutcomeOUTCOME_ASYMMETRIC {
-				packets += count.Packets
-			}
-		}
-		return packets
-	}
-	before, after, err := c.counted(1)
-	if counted := asymmetric(after) - asymmetric(before); err == nil && counted != 1 {
-		err = fmt.Errorf("%d packets count as asymmetric, want 1", counted)
-	}
-	return err
-}

@@ -234,7 +234,7 @@ func (x *run) end() {
 		x.Events[e] += count
 	}
 	for p, count := range x.m.Pairs {
-		x.Outcomes[bpf.DatapathOutcome(p.Outcome)] += count.Packets
+		x.Outcomes[bpf.DatapathOutcome(p.Outcome)] += count.Packets + count.Flows
 	}
 	for key := range x.m.Leads {
 		x.Leads[key.Kind]++

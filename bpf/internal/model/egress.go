@@ -95,7 +95,7 @@ func (m *Model) fragmentOut(p *packet, frame Frame) Verdict {
 	}
 	pair := m.pair(f, p, frame)
 	m.lose(frame)
-	m.asymmetric(first.Table, first.Tuple, pair, frame)
+	m.asymmetric(first.Table, first.Tuple, pair)
 	m.countPacket(pair, first.Outcome, frame)
 	m.astray(first.Table, first.Tuple)
 	return Verdict{}

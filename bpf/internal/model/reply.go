@@ -29,7 +29,7 @@ func (m *Model) reply(table Table, t Tuple, p *packet, frame Frame) Verdict {
 	}
 	pair := m.pair(f, p, frame)
 	m.lose(frame)
-	m.asymmetric(table, t, pair, frame)
+	m.asymmetric(table, t, pair)
 	record := m.Host.Interfaces[f.Interface]
 	mac, found := m.nextHop(f, record)
 	found = found || record.Flags&interfaceBare != 0
@@ -132,7 +132,7 @@ func (m *Model) readdress(table Table, t Tuple, p *packet, frame Frame) Verdict 
 	case mac == p.destination:
 		return Verdict{}
 	}
-	m.asymmetric(table, t, pair, frame)
+	m.asymmetric(table, t, pair)
 	if m.observes(record) {
 		m.countPacket(pair, bpf.DatapathOutcomeOUTCOME_OBSERVE, frame)
 		m.astray(table, t)
@@ -181,10 +181,13 @@ func (m *Model) pair(f Flow, p *packet, frame Frame) Pair {
 	return Pair{From: from, To: f.Interface, Family: p.family, Protocol: uint8(class(p.protocol))}
 }
 
-// asymmetric counts that the kernel chose another path than the flow's.
-func (m *Model) asymmetric(table Table, t Tuple, pair Pair, frame Frame) {
+// asymmetric counts the flow for which the kernel chose another path.
+func (m *Model) asymmetric(table Table, t Tuple, pair Pair) {
 	f := m.table(table)[t]
-	m.countFlow(pair, bpf.DatapathOutcomeOUTCOME_ASYMMETRIC, frame, &f.State, stateAsymmetric)
+	if f.State&stateAsymmetric == 0 {
+		m.count(pair, bpf.DatapathOutcomeOUTCOME_ASYMMETRIC, Count{Flows: 1})
+	}
+	f.State |= stateAsymmetric
 	m.table(table)[t] = f
 }
 
