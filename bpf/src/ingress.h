@@ -212,10 +212,10 @@ static inline int inbound_reset(struct __sk_buff *skb, const struct packet *pack
 	return PASS;
 }
 
-static inline void inbound_segment(struct __sk_buff *skb, struct scratch *scratch)
+static inline void inbound_segment(struct __sk_buff *skb, struct scratch *scratch, bool known)
 {
 	const struct packet *packet = &scratch->packet;
-	struct flow *flow = look_up(packet, TABLE_ESTABLISHED);
+	struct flow *flow = known ? look_up(packet, TABLE_ESTABLISHED) : NULL;
 	struct flow *handshake;
 
 	/* Whether there is a handshake too makes no difference here, and of many flows each look waits for memory. */
@@ -263,10 +263,10 @@ static inline void refresh_datagrams(struct __sk_buff *skb, struct scratch *scra
 	}
 }
 
-static inline void inbound_datagram(struct __sk_buff *skb, struct scratch *scratch)
+static inline void inbound_datagram(struct __sk_buff *skb, struct scratch *scratch, bool known)
 {
 	const struct packet *packet = &scratch->packet;
-	struct flow *flow = find(packet, TABLE_CONNECTIONLESS);
+	struct flow *flow = known ? find(packet, TABLE_CONNECTIONLESS) : NULL;
 	__u32 in_force = configuration.generation;
 	enum udp_socket socket;
 	struct note *note;
@@ -307,25 +307,26 @@ static inline void inbound_datagram(struct __sk_buff *skb, struct scratch *scrat
 	}
 }
 
-__noinline int inbound_change(struct __sk_buff *skb)
+/* The slow path. `known`: there is an entry, or the fast path has not looked for one. */
+__noinline int inbound_change(struct __sk_buff *skb, __u32 known)
 {
 	struct scratch *scratch = get_scratch();
 
 	if (scratch->packet.protocol != IPPROTO_TCP)
-		inbound_datagram(skb, scratch);
+		inbound_datagram(skb, scratch, known);
 	else if (scratch->packet.tcp_flags & TCP_RST)
 		return inbound_reset(skb, &scratch->packet);
 	else if (is_syn(&scratch->packet))
 		inbound_syn(skb, scratch);
 	else
-		inbound_segment(skb, scratch);
+		inbound_segment(skb, scratch, known);
 	return PASS;
 }
 
-static inline int hand_to_slow_path(struct __sk_buff *skb, const struct packet *packet)
+static inline int hand_to_slow_path(struct __sk_buff *skb, const struct packet *packet, bool known)
 {
 	put_in_scratch(packet);
-	return inbound_change(skb);
+	return inbound_change(skb, known);
 }
 
 /* Whether the packet starts no flow, as a tunnel brought it that nobody named. */
@@ -374,7 +375,7 @@ static inline int inbound_tcp(struct __sk_buff *skb, const struct packet *packet
 	}
 	/* A RST ends an entry, and a SYN starts one. */
 	if (flow || packet->tcp_flags & TCP_RST || is_syn(packet) || !pass_known_segment(skb, packet))
-		return hand_to_slow_path(skb, packet);
+		return hand_to_slow_path(skb, packet, flow || packet->tcp_flags & TCP_SYN);
 	return PASS;
 }
 
@@ -410,7 +411,7 @@ static inline void inbound_connectionless(struct __sk_buff *skb, const struct pa
 	    (likely(!is_untaken(flow)) || stays_untaken(skb, packet)))
 		return set_active(flow);
 	if (flow || !pass_known_datagram(skb, packet))
-		hand_to_slow_path(skb, packet);
+		hand_to_slow_path(skb, packet, flow);
 }
 
 static inline int ingress(struct __sk_buff *skb, __u32 header)
