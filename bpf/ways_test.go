@@ -487,6 +487,7 @@ func TestProvoked(t *testing.T) {
 		way     uint16
 		other   bool // it comes through the router that does not send us the flow
 		noTrial bool
+		observe bool
 		refused bool                      // already
 		sent    uint32                    // seconds ago
 		learnt  func(*bpf.DatapathLearnt) // as routed; nil: nothing was
@@ -504,6 +505,7 @@ func TestProvoked(t *testing.T) {
 		{name: "the next one", flags: "R", refused: true, drops: true},
 		{name: "later", flags: "R", refused: true, sent: 1},
 		{name: "no trial", flags: "R", way: flagAsRouted, noTrial: true},
+		{name: "observe", flags: "R", way: flagAsRouted, observe: true},
 	} {
 		for _, open := range []bool{false, true} {
 			if test.noTrial && !open {
@@ -525,6 +527,10 @@ func TestProvoked(t *testing.T) {
 					}
 				}
 				b.put(put(f))
+				if test.observe {
+					b.switchMode(uint8(bpf.DatapathModeMODE_OBSERVE))
+					defer b.switchMode(uint8(bpf.DatapathModeMODE_CONFIGURED))
+				}
 				if test.learnt != nil {
 					b.teach(f, flagAsRouted, 10, test.learnt)
 				}

@@ -174,9 +174,11 @@ static inline void reset_handshake(const struct __sk_buff *skb, const struct pac
 static __noinline bool is_provoked(const struct packet *packet, const struct flow *flow)
 {
 	bool was_refused = flow->attempt & ATTEMPT_REFUSED && since_sent(flow) < patience();
+	const struct interface *interface = get_interface(flow->interface, flow->ifindex);
 	const struct learnt *learnt;
 
-	if (!(flow->flags & FLOW_AS_ROUTED || was_refused) || packet->tcp_flags & TCP_ACK || packet->seq != flow->rcv_nxt)
+	if (!(flow->flags & FLOW_AS_ROUTED || was_refused) || packet->tcp_flags & TCP_ACK || packet->seq != flow->rcv_nxt ||
+	    !may_learn(interface) || !is_enforced(interface))
 		return false;
 	learnt = find_learnt(packet, path_of(flow));
 	return !learnt || !learnt->proven || learnt->way != FLOW_AS_ROUTED;

@@ -167,7 +167,9 @@ func (m *Model) beginByWay(f *Flow, p *packet, frame Frame) {
 func (m *Model) provoked(f *Flow, p *packet) bool {
 	l, holds := m.learnt(*f)
 	wasRefused := f.Attempt&attemptRefused != 0 && m.sinceSent(*f) < m.Ticks(3)/4
-	if f.Flags&flagAsRouted == 0 && !wasRefused || p.has(FlagACK) || p.seq != f.RcvNxt || holds && l.Proven != 0 && l.Way == flagAsRouted {
+	isProven := holds && l.Proven != 0 && l.Way == flagAsRouted
+	if f.Flags&flagAsRouted == 0 && !wasRefused || p.has(FlagACK) || p.seq != f.RcvNxt ||
+		!m.mayLearn(*f) || m.observes(m.Host.Interfaces[f.Interface]) || isProven {
 		return false
 	}
 	f.Attempt |= attemptRefused | attemptAgain
