@@ -111,12 +111,14 @@ static inline __u32 patience(void)
 
 #define TRIAL_SECONDS 10 /* more than a peer waits until it sends again */
 
-/* Ticks; none where another CPU is ahead. */
+#define AHEAD 256 /* ticks that another CPU may be */
+
+/* Ticks, of 16 bits; none where another CPU is ahead. */
 static inline __u32 since_sent(const struct flow *flow)
 {
-	__s16 ticks = now() - flow->sent;
+	__u16 ticks = now() - flow->sent;
 
-	return ticks < 0 ? 0 : ticks;
+	return ticks >= 65536 - AHEAD ? 0 : ticks;
 }
 
 /* What is sent again takes the next way; the rule's, where that was seen to work. Returns whether that is another. */
@@ -186,10 +188,18 @@ static inline void track_syn_ack(struct __sk_buff *skb, const struct packet *pac
 	else if (next_way(skb, packet, flow, 0) && (!(flow->flags & FLOW_AS_ROUTED) || leads_out(skb, packet)))
 		begin_by_way(skb, packet, flow);
 	flow->attempt |= ATTEMPT_SENT;
-	flow->sent = now();
+	if (!(flow->attempt & ATTEMPT_REFUSED)) /* else what was refused counts: see is_provoked() */
+		flow->sent = now();
 }
 
 /* By another way only what is new tells whether it arrives: the rest may be acknowledged late (Karn: RFC 6298, 3). */
+static inline void expect_new(struct flow *flow)
+{
+	flow->snd_una = flow->snd_nxt;
+	flow->attempt &= ~(ATTEMPT_SENT | ATTEMPT_UNHEARD);
+}
+
+/* What leaves of a connection that may be on trial. */
 static __noinline void track_segment(struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
 {
 	__u32 end = segment_end(packet);
@@ -199,10 +209,8 @@ static __noinline void track_segment(struct __sk_buff *skb, const struct packet 
 	const struct interface *interface = on_trial ? get_interface(flow->interface, flow->ifindex) : NULL;
 
 	if (on_trial && (is_again || (!is_new && flow->attempt & ATTEMPT_UNHEARD))) {
-		if (try_next_way(skb, packet, flow)) {
-			flow->snd_una = flow->snd_nxt;
-			flow->attempt &= ~(ATTEMPT_SENT | ATTEMPT_UNHEARD);
-		}
+		if (try_next_way(skb, packet, flow))
+			expect_new(flow);
 	} else if (on_trial && (is_new || (packet->ack != flow->rcv_nxt && !(flow->attempt & ATTEMPT_SENT)))) {
 		flow->sent = now();
 		flow->attempt = is_new ? flow->attempt & ~ATTEMPT_FIRST : flow->attempt | ATTEMPT_SENT;

@@ -167,30 +167,33 @@ static inline void reset_handshake(const struct __sk_buff *skb, const struct pac
 }
 
 /*
- * Whether the RST answers what we sent as routed to find out whether it arrives, or one of several such packets, as a
+ * Whether the RST answers what we just sent as routed to find out whether it arrives, or one of several such packets, as a
  * firewall's does that knows nothing of the connection. A peer that closes acknowledges too (net/ipv4/tcp_output.c,
  * tcp_send_active_reset()).
  */
-static __noinline bool is_provoked(const struct packet *packet, const struct flow *flow)
+static __noinline bool is_provoked(const struct __sk_buff *skb, const struct packet *packet, const struct flow *flow)
 {
-	bool was_refused = flow->attempt & ATTEMPT_REFUSED && since_sent(flow) < patience();
-	const struct interface *interface = get_interface(flow->interface, flow->ifindex);
+	const struct interface *interface = get_interface(flow->interface, flow->ifindex), *present = interface_at(skb->ifindex);
+	bool was_refused = flow->attempt & ATTEMPT_REFUSED && !(flow->flags & FLOW_WAY);
 	const struct learnt *learnt;
 
-	if (!(flow->flags & FLOW_AS_ROUTED || was_refused) || packet->tcp_flags & TCP_ACK || packet->seq != flow->rcv_nxt ||
-	    !may_learn(interface) || !is_enforced(interface))
+	if (!(flow->flags & FLOW_AS_ROUTED || was_refused) || since_sent(flow) >= patience() ||
+	    packet->tcp_flags & TCP_ACK || packet->seq != flow->rcv_nxt ||
+	    !may_learn(interface) || !is_enforced(interface) || !present || !is_enforced(present))
 		return false;
 	learnt = find_learnt(packet, path_of(flow));
 	return !learnt || !learnt->proven || learnt->way != FLOW_AS_ROUTED;
 }
 
-/* Returns the verdict: a RST that we provoked ends no socket, and the flow goes on by the rule's way. */
+/* Returns the verdict: a RST that we provoked ends no socket, and tells that a flow is not to go as routed. */
 static inline int inbound_reset(struct __sk_buff *skb, const struct packet *packet)
 {
 	struct flow *flow = look_up(packet, TABLE_ESTABLISHED), *handshake = flow ? NULL : look_up(packet, TABLE_HALF_OPEN);
 	struct flow *trial = !flow ? handshake : flow->flags & FLOW_ON_TRIAL ? flow : NULL;
 
-	if (trial && is_provoked(packet, trial)) {
+	if (trial && is_provoked(skb, packet, trial)) {
+		if (flow)
+			expect_new(flow);
 		trial->attempt |= ATTEMPT_REFUSED | ATTEMPT_AGAIN;
 		trial->flags &= ~FLOW_WAY;
 		count_event(EVENT_REFUSED_CONTESTED);

@@ -108,7 +108,9 @@ func (c Pairs) named(names map[uint16]string) (list []metrics.PairCounters) {
 		if sums[key] == nil {
 			sums[key] = &metrics.PairCounters{Pair: key}
 		}
-		add(sums[key], bpf.DatapathOutcome(pair.Outcome), count)
+		if !isOfRightInterface(pair) {
+			add(sums[key], bpf.DatapathOutcome(pair.Outcome), count)
+		}
 	}
 	for _, sum := range sums {
 		list = append(list, *sum)
@@ -181,6 +183,12 @@ func isUnrecorded(pair bpf.DatapathPair) bool {
 
 func isOriginated(pair bpf.DatapathPair) bool {
 	return bpf.DatapathOutcome(pair.Outcome)&bpf.DatapathOutcomeOUTCOME_ORIGINATED != 0
+}
+
+// isOfRightInterface tells of replies for which there was no other next hop than the kernel's, by the interface of their flow.
+func isOfRightInterface(pair bpf.DatapathPair) bool {
+	outcome := bpf.DatapathOutcome(pair.Outcome)
+	return pair.From == pair.To && (outcome == bpf.DatapathOutcomeOUTCOME_LINK_DOWN || outcome == bpf.DatapathOutcomeOUTCOME_NO_NEXT_HOP)
 }
 
 // add adds what had an outcome. Whatever became of them, replies were asymmetric.

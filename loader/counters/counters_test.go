@@ -80,6 +80,18 @@ func TestNamed(t *testing.T) {
 	await.Same(t, "(-want +got)", []Unrecorded{{"eth0", 4, 47, 14}}, pairs.unrecorded(names))
 }
 
+// TestRightInterface: a reply by the interface of its flow, without a next hop, is not asymmetric.
+func TestRightInterface(t *testing.T) {
+	got := Pairs{
+		{From: 1, To: 1, Outcome: uint8(bpf.DatapathOutcomeOUTCOME_NO_NEXT_HOP)}: {Packets: 1},
+		{From: 1, To: 1, Outcome: uint8(bpf.DatapathOutcomeOUTCOME_LINK_DOWN)}:   {Packets: 2},
+		{From: 1, To: 1, Outcome: uint8(bpf.DatapathOutcomeOUTCOME_CORRECTED)}:   {Packets: 4},
+	}.named(map[uint16]string{1: "eth0"})
+	if len(got) != 1 || got[0].AsymmetricPackets != 4 {
+		t.Errorf("%+v", got)
+	}
+}
+
 // TestTotals: each outcome of replies is added up over all pairs; what the host originates is none of them.
 func TestTotals(t *testing.T) {
 	pair := func(to uint16, outcome bpf.DatapathOutcome) bpf.DatapathPair {

@@ -307,7 +307,7 @@ func (m *Model) resetIn(p *packet, w path) (dropped bool) {
 	t := p.inbound()
 	f, established := m.established(t)
 	if handshake, ok := m.handshake(t); !established && ok {
-		if dropped = m.provoked(&handshake, p); dropped {
+		if dropped = m.provoked(&handshake, p, w); dropped {
 			m.HalfOpen[t] = handshake
 		} else {
 			m.resetHandshake(handshake, p, w)
@@ -316,7 +316,7 @@ func (m *Model) resetIn(p *packet, w path) (dropped bool) {
 	if !established {
 		return dropped
 	}
-	if f.Flags&flagOnTrial != 0 && m.provoked(&f, p) {
+	if f.Flags&flagOnTrial != 0 && m.provoked(&f, p, w) {
 		m.Established[t] = f
 		return true
 	}

@@ -124,7 +124,12 @@ func (m *Model) tryNextWay(f *Flow, p *packet, frame Frame) bool {
 	return true
 }
 
-func (m *Model) sinceSent(f Flow) uint32 { return uint32(max(0, int16(uint16(m.Now)-f.Sent))) }
+func (m *Model) sinceSent(f Flow) uint32 {
+	if ticks := uint16(m.Now) - f.Sent; ticks < 1<<16-256 {
+		return uint32(ticks)
+	}
+	return 0 // another CPU is ahead
+}
 
 // synAckLeaves: it may be one that is sent again.
 func (m *Model) synAckLeaves(f *Flow, p *packet, frame Frame) {
@@ -137,7 +142,9 @@ func (m *Model) synAckLeaves(f *Flow, p *packet, frame Frame) {
 		}
 	}
 	f.Attempt |= attemptSent
-	f.Sent = uint16(m.Now)
+	if f.Attempt&attemptRefused == 0 {
+		f.Sent = uint16(m.Now)
+	}
 }
 
 // beginByWay: a minute after another way than the rule's was learnt, one handshake begins by the rule's, and each after twice
@@ -162,15 +169,18 @@ func (m *Model) beginByWay(f *Flow, p *packet, frame Frame) {
 	f.Flags = f.Flags&^flagWay | last.Way
 }
 
-// provoked: a RST that acknowledges nothing answers what left as routed, which was not proven. That way is not tried again.
-// Several packets may have left by it.
-func (m *Model) provoked(f *Flow, p *packet) bool {
+// provoked: a RST that acknowledges nothing answers what just left as routed, which was not proven. That way is not tried
+// again. Several packets may have left by it.
+func (m *Model) provoked(f *Flow, p *packet, w path) bool {
 	l, holds := m.learnt(*f)
-	wasRefused := f.Attempt&attemptRefused != 0 && m.sinceSent(*f) < m.Ticks(3)/4
 	isProven := holds && l.Proven != 0 && l.Way == flagAsRouted
-	if f.Flags&flagAsRouted == 0 && !wasRefused || p.has(FlagACK) || p.seq != f.RcvNxt ||
-		!m.mayLearn(*f) || m.observes(m.Host.Interfaces[f.Interface]) || isProven {
+	wasRefused := f.Attempt&attemptRefused != 0 && f.Flags&flagWay == 0
+	if f.Flags&flagAsRouted == 0 && !wasRefused || m.sinceSent(*f) >= m.Ticks(3)/4 || p.has(FlagACK) || p.seq != f.RcvNxt || isProven ||
+		!m.mayLearn(*f) || m.observes(m.Host.Interfaces[f.Interface]) || !w.managed || m.observes(w.record) {
 		return false
+	}
+	if f.Flags&flagOnTrial != 0 {
+		f.SndUna, f.Attempt = f.SndNxt, f.Attempt&^(attemptSent|attemptUnheard)
 	}
 	f.Attempt |= attemptRefused | attemptAgain
 	f.Flags &^= flagWay
