@@ -206,6 +206,25 @@ var connectionlessNoted = map[string]messageStory{
 		b.put(func(t tables) { t.Outbound[b.Seeds.Digest(n.tuple(m))] = ticks })
 		b.run(r, b.admits(n, m, b.production))
 	},
+	"a push after silence leaves the peer the one who began": func(t *testing.T, b *bed, n network, m message) {
+		idle := b.flow(n, m, b.replication, idleConnectionless)
+		idle.Seen--
+		push, question := egress(b.production, n.out(b.production, m)), ingress(b.replication, n.in(b.replication, m))
+		for _, flags := range []uint16{idle.Flags, idle.Flags &^ flagAssured} {
+			idle.Flags = flags
+			b.put(connectionlessFlow(idle))
+			b.run(push, nothing)
+			b.run(question, b.admits(n, m, b.replication))
+		}
+		b.put(connectionlessFlow(idle), b.sent(n, m, 0)) // as when both spoke at once
+		b.run(question, b.admits(n, m, b.replication))
+		b.put()
+		b.run(push, b.notes(n, m))
+		idle.State = 0
+		b.put(connectionlessFlow(idle))
+		b.run(push, b.notes(n, m))
+		b.run(question, unread(eventIgnoredAnswer))
+	},
 }
 
 func TestConnectionlessNoted(t *testing.T) { tell(t, eachNoted, connectionlessNoted) }

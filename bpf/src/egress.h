@@ -118,8 +118,11 @@ static inline struct flow *track_connectionless(struct __sk_buff *skb, const str
 	*table = TABLE_CONNECTIONLESS;
 	flow = find(packet, TABLE_CONNECTIONLESS);
 	quiet = flow && unlikely(is_due(flow));
-	if (quiet && is_idle(flow, TABLE_CONNECTIONLESS))
+	if (quiet && is_idle(flow, TABLE_CONNECTIONLESS)) {
+		if (flow->state & FLOW_REPLIED)
+			return NULL; /* the peer began: what we push after silence is no beginning */
 		flow = NULL;
+	}
 	/* The host begins by the tuple of a flow that was for nobody, or whose sender is forged. */
 	if (flow && unlikely(is_untaken(flow)) && speaks_for_itself(skb, packet)) {
 		remove_entry(packet->digest, TABLE_CONNECTIONLESS);

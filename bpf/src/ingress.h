@@ -281,10 +281,11 @@ static inline void inbound_datagram(struct __sk_buff *skb, struct scratch *scrat
 		return refresh_datagrams(skb, scratch, flow);
 	/*
 	 * An idle entry that was answered: no sender was forged. Servers connect a socket to each of their peers. The
-	 * entry is read before another CPU may put another one in its place.
+	 * entry is read before another CPU may put another one in its place. A note beside it proves nothing: both spoke
+	 * at once, or the host in the grace.
 	 */
 	peer_began = flow && flow->state & FLOW_REPLIED;
-	note = packet->echo_request ? NULL : find_note(packet->digest);
+	note = peer_began || packet->echo_request ? NULL : find_note(packet->digest);
 	if (note && is_proof(note)) {
 		if (!was_just_heard(note)) { /* it shows a path; the one before may have come while nothing was repaired */
 			note->heard = now();

@@ -49,7 +49,7 @@ func (b *bench) sizes() ([]programSize, error) {
 		{"replypath_ingress", d.ReplypathIngress, 46_000},
 		{"replypath_egress", d.ReplypathEgress, 88_000},
 		{"replypath_ingress_l3", d.ReplypathIngressL3, 49_500},
-		{"replypath_egress_l3", d.ReplypathEgressL3, 67_000},
+		{"replypath_egress_l3", d.ReplypathEgressL3, 76_000},
 		{"replypath_send", d.ReplypathSend, 33},
 		{"replypath_fallback", d.ReplypathFallback, 4_300},
 		{"replypath_held", d.ReplypathHeld, 4_300},

@@ -93,7 +93,7 @@ func (m *Model) datagramIn(p *packet, w path) {
 }
 
 // peerBegan says whether a flow of the tuple that is over proves that the peer began: the host answered
-// its datagrams.
+// its datagrams. What the host sends then is no beginning.
 func (m *Model) peerBegan(t Tuple) bool { return m.Connectionless[t].State&stateReplied != 0 }
 
 // datagramBegins records a flow, for whoever takes its datagrams.
@@ -153,7 +153,7 @@ func (m *Model) hears(t Tuple) bool {
 // sent before the grace was over, it may have answered what nobody saw.
 func (m *Model) answersHost(t Tuple, w path) bool {
 	note := m.Outbound[t]
-	if !m.noted(t) || note.Heard == 0 && m.since(note.Sent) >= m.since(m.Host.GraceUntil) {
+	if !m.noted(t) || m.peerBegan(t) || note.Heard == 0 && m.since(note.Sent) >= m.since(m.Host.GraceUntil) {
 		return false
 	}
 	if !m.hears(t) {
