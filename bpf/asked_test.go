@@ -144,6 +144,17 @@ func (b *bed) forget(n network) {
 	b.must(b.Connectionless.Delete(b.Seeds.Digest(n.tuple(udp{}))))
 }
 
+// age has so many seconds pass without a question by these flows of datagrams.
+func (b *bed) age(seconds uint32, flows ...network) {
+	b.t.Helper()
+	for _, n := range flows {
+		flow, err := b.Connectionless.Find(b.Seeds.Digest(n.tuple(udp{})))
+		b.must(err)
+		flow.Seen -= b.Seconds(seconds)
+		b.must(b.AddFlow(b.Connectionless, *flow))
+	}
+}
+
 func (b *bed) ageNotes(seconds uint32) {
 	b.t.Helper()
 	notes, err := b.Notes()
@@ -180,6 +191,24 @@ func TestAsked(t *testing.T) {
 			b.question(other, udp{ports: ports{self: selfPort + 1}})
 			b.wantAsked(n.tuple(udp{}), n.tuple(udp{ports: ports{peer: peerPort + 1}}),
 				other.tuple(udp{ports: ports{self: selfPort + 1}}))
+		},
+		"an alternation is over when a second begins with the address asked last": func(t *testing.T, b *bed, n network) {
+			other := n.at(n.other)
+			b.question(n, udp{})
+			b.question(other, udp{}) // in the peer's name
+			for _, aged := range [][]network{{n, other}, {n}} {
+				b.question(n, udp{})
+				b.age(2, aged...)
+				b.question(n, udp{})
+				b.wantAsked(n.tuple(udp{}))
+				if b.flags(n)&flagAlternates != 0 {
+					t.Error("the second began with the address that was asked last: this is no alternation")
+				}
+				for _, last := range []network{other, n, other} {
+					b.question(last, udp{})
+					b.wantAsked(last.tuple(udp{}))
+				}
+			}
 		},
 		"a question before the answer counts until that": func(t *testing.T, b *bed, n network) {
 			b.speaks(n, udp{})

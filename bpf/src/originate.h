@@ -99,7 +99,7 @@ static __noinline struct flow *refresh(struct __sk_buff *skb, struct scratch *sc
 
 	if (due) {
 		flow->seen = now();
-		flow->flags &= ~FLOW_ACTIVE;
+		flow->flags &= ~(FLOW_ACTIVE | FLOW_ALTERNATES); /* if they go on in turn, it is set again */
 	} else {
 		set_active(flow);
 	}

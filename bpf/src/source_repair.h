@@ -43,7 +43,7 @@ __noinline int enter_question(struct __sk_buff *skb, __u32 known_wildcard)
 	enter_lead(asker, digest, TABLE_CONNECTIONLESS, 0, IPPROTO_UDP);
 	flow = live_flow(digest);
 	other = before ? live_flow(before) : NULL;
-	if (flow && other) { /* from now on each of the two has to tell when the peer asks by it */
+	if (flow && other) { /* until its next second each of the two has to tell when the peer asks by it */
 		flow->flags |= FLOW_ALTERNATES;
 		other->flags |= FLOW_ALTERNATES;
 	}

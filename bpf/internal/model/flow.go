@@ -127,6 +127,7 @@ func (m *Model) refresh(f *Flow, w path) {
 		f.Flags |= flagActive
 		return
 	}
+	f.Flags &^= flagAlternates
 	if f.Tuple.Protocol == protoTCP {
 		m.take(f, w)
 	} else {

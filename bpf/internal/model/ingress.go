@@ -258,7 +258,7 @@ func (m *Model) answers(t Tuple) {
 
 // asks notes that the peer of a flow of datagrams asked by it, if the repair of sources is in
 // one of these states, unless the host began with that peer. Of a peer that asks several
-// addresses by one port each datagram counts from then on.
+// addresses by one port each datagram counts until the flow's next second.
 func (m *Model) asks(t Tuple, states ...bpf.DatapathSourceRepair) {
 	asker := AskerOf(t)
 	last, known := m.Leads[askerKey(t)]
