@@ -3,6 +3,7 @@
 package bpf_test
 
 import (
+	"net/netip"
 	"testing"
 
 	"github.com/gopacket/gopacket/layers"
@@ -287,6 +288,30 @@ func TestCostOfHostModel(t *testing.T) {
 		await.Same(t, "cost of a reply and of what the host originates, with the strong host model", weak, of())
 		if got, most := weak[1].Instructions, instructionsOfOwn[n.family]; got > most {
 			t.Errorf("%d instructions run for the host's own segment, at most %d were to", got, most)
+		}
+	})
+}
+
+// TestCostOfSelves: two own addresses are kept in mind together, whatever their places.
+func TestCostOfSelves(t *testing.T) {
+	eachFamilyOn(t, counting, func(t *testing.T, b *bed, n network) {
+		b.put()
+		sends := func(from netip.Addr) { b.exec(egress(b.replication, n.at(from).out(b.replication, tcp{flags: "A"}))) }
+		other := n.self
+		for range 150 { // of which some share a place
+			other = other.Next()
+			b.must(b.ForgetSelves())
+			for range 2 {
+				_, err := b.Cost()
+				b.must(err)
+				sends(n.self)
+				sends(other)
+			}
+			cost, err := b.Cost()
+			b.must(err)
+			if got := cost.Lookups[bpf.DatapathMapOwnAddresses]; got != 0 {
+				t.Errorf("%s and %s by turns: looked up %d times", n.self, other, got)
+			}
 		}
 	})
 }

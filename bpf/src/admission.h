@@ -47,10 +47,16 @@ static inline __u64 generations(void)
 	       *(volatile __u32 *)&configuration.generation;
 }
 
-static inline __u32 place_of_self(const __u64 *self)
+/* The first of the two places that an own address may have. Which addresses share them differs by host. */
+static inline struct known_self *places_of_self(const __u64 *self)
 {
-	_Static_assert(SELVES == 1 << (64 - 58), "the index has 6 bits");
-	return (self[0] ^ self[1]) * DIGEST_MULTIPLIER >> 58;
+	_Static_assert(SELVES == 2 << (64 - 59), "the index has 5 bits");
+	return &get_scratch()->selves[(self[0] * digest_seed[0] + self[1] * digest_seed[1]) >> 59 << 1];
+}
+
+static inline bool is_known(const struct known_self *known, const __u64 *self)
+{
+	return !((known->self[0] ^ self[0]) | (known->self[1] ^ self[1]) | (known->generation ^ generations()));
 }
 
 /* What the own address of the scratch packet is to the host. If its interface is not there, it is asked again. */
@@ -59,12 +65,14 @@ __noinline int learn_self(void)
 	struct scratch *scratch = get_scratch();
 	const struct packet *packet = &scratch->packet;
 	const __u64 *self = (const __u64 *)packet->tuple.self;
+	struct known_self *place = places_of_self(self);
 	__u64 generation = generations(); /* read before all else */
 	__u32 own = own_address(packet->tuple.self), id = own >> OWN_INTERFACE_SHIFT;
 	const struct interface *interface = id ? interface_of(id) : NULL;
 	const __u32 *served = own ? NULL : find_prefix(packet->family, packet->tuple.self, 16, PREFIX_SERVED, 0);
 
-	scratch->selves[place_of_self(self)] = (struct known_self){
+	place[1] = place[0];
+	place[0] = (struct known_self){
 		.self = { self[0], self[1] },
 		.generation = id && !interface ? 0 : generation,
 		.own = served ? *served : own,
@@ -78,12 +86,14 @@ __noinline int learn_self(void)
 static inline struct known_self *self_of(const struct packet *packet)
 {
 	const __u64 *self = (const __u64 *)packet->tuple.self;
-	struct known_self *known = &get_scratch()->selves[place_of_self(self)];
+	struct known_self *known = places_of_self(self);
 
-	if (unlikely(known->self[0] != self[0] || known->self[1] != self[1] || known->generation != generations())) {
-		put_in_scratch(packet);
-		learn_self();
-	}
+	if (likely(is_known(known, self)))
+		return known;
+	if (is_known(known + 1, self))
+		return known + 1;
+	put_in_scratch(packet);
+	learn_self();
 	return known;
 }
 
@@ -116,17 +126,19 @@ static inline bool is_of_others(const struct packet *packet, __u32 ifindex)
  * Whether replies from this own address go as routed: only lo or a dummy device has it. Datagrams have flows all the
  * same, for the address that a wildcard socket was asked on.
  */
-static inline bool is_routed_anyway(const struct packet *packet)
+static inline bool is_routed_anyway(const struct known_self *self)
 {
-	return self_of(packet)->own & OWN_LOOPBACK_ONLY && !configuration.loopback;
+	return self->own & OWN_LOOPBACK_ONLY && !configuration.loopback;
 }
 
 /* Why packets for this own address start no flow by this interface, 0 of what the host sends; EVENT_END: they may. */
 static inline enum event refusal_of_self(const struct packet *packet, __u32 ifindex)
 {
-	if (is_foreign(self_of(packet), packet->family, ifindex))
+	const struct known_self *self = self_of(packet);
+
+	if (is_foreign(self, packet->family, ifindex))
 		return EVENT_IGNORED_NOT_OWN;
-	if (is_routed_anyway(packet) && (packet->protocol != IPPROTO_UDP || configuration.repair == REPAIR_OFF))
+	if (is_routed_anyway(self) && (packet->protocol != IPPROTO_UDP || configuration.repair == REPAIR_OFF))
 		return EVENT_IGNORED_LOOPBACK;
 	return is_of_others(packet, ifindex) ? EVENT_IGNORED_TUNNEL : EVENT_END;
 }

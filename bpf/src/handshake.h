@@ -69,7 +69,7 @@ __noinline int way_of(__u32 way)
 	const struct packet *packet = &scratch->packet;
 	struct learnt *learnt;
 
-	if (is_routed_anyway(packet))
+	if (is_routed_anyway(self_of(packet)))
 		return FLOW_AS_ROUTED;
 	if (!may_learn(interface_at(scratch->path.ifindex)))
 		return 0;

@@ -298,7 +298,7 @@ static inline void inbound_datagram(struct __sk_buff *skb, struct scratch *scrat
 	if (!may_start(skb))
 		return;
 	socket = taker(skb);
-	if (is_routed_anyway(packet) && socket < UDP_SOCKET_WILDCARD) { /* no source is to be repaired */
+	if (is_routed_anyway(self_of(packet)) && socket < UDP_SOCKET_WILDCARD) { /* no source is to be repaired */
 		if (socket != UDP_SOCKET_NONE)
 			put_mark(packet->digest, in_force); /* the reply begins nothing of the host's own */
 		return count_event(EVENT_IGNORED_LOOPBACK);
