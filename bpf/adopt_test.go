@@ -10,28 +10,10 @@ import (
 
 // meetsStranger is the effect of a segment without an entry and without a socket.
 func (b *bed) meetsStranger(n network, via nic) effect {
-	b.keepPeriod()
 	e := b.strays(n, tcp{}, via)
 	e.events[eventIgnoredNoSocket] = 1
 	e = e.and(func(t tables) { t.Marks[b.Seeds.Digest(n.tuple(tcp{}))] = true })
 	return e
-}
-
-// keepPeriod makes sure that marks stay valid for the next seconds: they end with a period of 1024 ticks. Where it
-// did so within the last second it does not wait again, as a mark from before would be of another period then.
-func (b *bed) keepPeriod() {
-	b.t.Helper()
-	for {
-		now, err := b.Now()
-		b.must(err)
-		if b.kept != 0 && now-b.kept < b.Seconds(1) {
-			return
-		}
-		if now%1024+b.Seconds(3) < 1024 {
-			b.kept = now
-			return
-		}
-	}
 }
 
 // adopts is the effect of a segment whose socket says that the peer opened its connection.
@@ -62,7 +44,6 @@ var adoptFamily = map[string]story{
 	// A SYN alone may be forged.
 	"a SYN that the host answers makes void what was known": func(t *testing.T, b *bed, n network) {
 		b.exec(ingress(b.replication, n.in(b.replication, tcp{flags: "A"})))
-		b.keepPeriod()
 		b.put(b.sent(n, tcp{}, 0), marked(b, n, tcp{}))
 		b.arrives(n, syn, b.starts(n, syn, b.replication))
 		b.exec(egress(b.production, n.out(b.production, synAck)))
@@ -92,11 +73,11 @@ var adoptFamily = map[string]story{
 		b.run(r, nothing)
 		b.renew()
 		content, _ := b.snapshot()
-		if content.Marks[b.Seeds.Digest(n.tuple(tcp{}))] {
+		if content.Marks[b.Cut(b.Seeds.Digest(n.tuple(tcp{})))] {
 			t.Error("the mark outlives its generation")
 		}
 		b.exec(r)
-		if content, _ = b.snapshot(); !content.Marks[b.Seeds.Digest(n.tuple(tcp{}))] {
+		if content, _ = b.snapshot(); !content.Marks[b.Cut(b.Seeds.Digest(n.tuple(tcp{})))] {
 			t.Error("the tuple was not asked about again")
 		}
 	},

@@ -159,12 +159,12 @@ func (b *bed) ageNotes(seconds uint32) {
 	b.t.Helper()
 	notes, err := b.Notes()
 	b.must(err)
-	for digest, note := range notes {
+	for _, note := range notes {
 		note.Sent -= b.Seconds(seconds)
 		if note.Heard != 0 {
 			note.Heard -= b.Seconds(seconds)
 		}
-		b.must(b.Outbound.Put(digest, note))
+		b.must(b.Outbound.Put(&note))
 	}
 }
 

@@ -41,7 +41,7 @@ type bed struct {
 	production, replication, backup nic
 	settings                        bpf.DatapathSettings
 	cut                             bool   // setInterface has taken a carrier away
-	kept                            uint32 // when keepPeriod last looked, in ticks
+	marksVary                       bool   // no test looks at them
 	ran                             uint32 // when the run ended that is compared, in ticks
 }
 

@@ -32,6 +32,21 @@ type DatapathBegun struct {
 	_    [2]byte
 }
 
+type DatapathBucket struct {
+	_     structs.HostLayout
+	Place [8]uint64
+}
+
+type DatapathBucketLock struct {
+	_    structs.HostLayout
+	Lock struct {
+		_   structs.HostLayout
+		Val uint32
+	}
+	Changes uint32
+	Pad     [56]uint8
+}
+
 type DatapathEvent uint32
 
 const (
@@ -132,7 +147,9 @@ const (
 	DatapathFlowFlagsFLOW_LAST_HOP         DatapathFlowFlags = 512
 	DatapathFlowFlagsFLOW_AS_ROUTED        DatapathFlowFlags = 1024
 	DatapathFlowFlagsFLOW_WAY              DatapathFlowFlags = 1536
+	DatapathFlowFlagsFLOW_HOP              DatapathFlowFlags = 1667
 	DatapathFlowFlagsFLOW_ON_TRIAL         DatapathFlowFlags = 2048
+	DatapathFlowFlagsFLOW_CROWDED          DatapathFlowFlags = 8192
 	DatapathFlowFlagsFLOW_SETTLED          DatapathFlowFlags = 4096
 )
 
@@ -236,10 +253,25 @@ const (
 	DatapathInterfaceFlagsINTERFACE_STRICT    DatapathInterfaceFlags = 128
 )
 
+type DatapathKind uint32
+
+const (
+	DatapathKindKIND_FREE        DatapathKind = 0
+	DatapathKindKIND_MARK        DatapathKind = 1
+	DatapathKindKIND_STRAY       DatapathKind = 2
+	DatapathKindKIND_HANDSHAKE   DatapathKind = 3
+	DatapathKindKIND_QUESTION    DatapathKind = 4
+	DatapathKindKIND_CLOSING     DatapathKind = 5
+	DatapathKindKIND_NOTE        DatapathKind = 6
+	DatapathKindKIND_ASSURED     DatapathKind = 7
+	DatapathKindKIND_ESTABLISHED DatapathKind = 8
+	DatapathKindKIND_TAKEN       DatapathKind = 9
+)
+
 type DatapathLayout uint32
 
 const (
-	DatapathLayoutLAYOUT_VERSION DatapathLayout = 23
+	DatapathLayoutLAYOUT_VERSION DatapathLayout = 24
 )
 
 type DatapathLead struct {
@@ -294,9 +326,13 @@ const (
 )
 
 type DatapathNote struct {
-	_     structs.HostLayout
-	Sent  uint32
-	Heard uint32
+	_      structs.HostLayout
+	Digest uint64
+	Pad    [4]uint64
+	Sent   uint32
+	Pads   [7]uint32
+	Heard  uint32
+	_      [4]byte
 }
 
 type DatapathOnLinkFlags uint32
@@ -354,6 +390,12 @@ type DatapathPairCount struct {
 	Flows   uint64
 }
 
+type DatapathPairSlot struct {
+	_     structs.HostLayout
+	Pair  DatapathPair
+	Count DatapathPairCount
+}
+
 type DatapathPath struct {
 	_         structs.HostLayout
 	Ifindex   uint32
@@ -362,6 +404,18 @@ type DatapathPath struct {
 	Mac       [6]uint8
 	Flags     uint16
 }
+
+type DatapathPlace uint32
+
+const (
+	DatapathPlacePLACE_STAMP_SHIFT DatapathPlace = 5
+	DatapathPlacePLACE_SPILLED     DatapathPlace = 524288
+	DatapathPlacePLACE_KIND_SHIFT  DatapathPlace = 20
+	DatapathPlacePLACE_KEY_SHIFT   DatapathPlace = 24
+	DatapathPlacePLACES            DatapathPlace = 8
+	DatapathPlacePLACES_VALIDATED  DatapathPlace = 7
+	DatapathPlacePLACE_SHARE       DatapathPlace = 3
+)
 
 type DatapathPrefixKey struct {
 	_       structs.HostLayout
@@ -442,7 +496,15 @@ type DatapathScratch struct {
 		Settled        uint8
 		_              [2]byte
 	}
-	Flow      DatapathFlow
+	Flow DatapathFlow
+	Put  struct {
+		_       structs.HostLayout
+		Changes uint32
+		Place   uint32
+		Hidden  bool
+		_       [3]byte
+	}
+	_         [4]byte
 	Path      DatapathPath
 	Sender    DatapathSender
 	_         [6]byte
@@ -474,7 +536,7 @@ type DatapathScratch struct {
 		_          [3]byte
 	}
 	Raised uint64
-	_      [32]byte
+	_      [16]byte
 }
 
 type DatapathSender struct {
@@ -609,21 +671,18 @@ type DatapathTuple struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	DatapathMapAssured             = "assured"
 	DatapathMapBegunBy             = "begun_by"
-	DatapathMapConnectionless      = "connectionless"
+	DatapathMapBucketLocks         = "bucket_locks"
+	DatapathMapBuckets             = "buckets"
+	DatapathMapCells               = "cells"
 	DatapathMapDevices             = "devices"
-	DatapathMapEstablished         = "established"
 	DatapathMapEvents              = "events"
-	DatapathMapFlowMaps            = "flow_maps"
 	DatapathMapGateways            = "gateways"
-	DatapathMapHalfOpen            = "half_open"
 	DatapathMapInterfaces          = "interfaces"
 	DatapathMapLeads               = "leads"
-	DatapathMapMarks               = "marks"
 	DatapathMapOriginated          = "originated"
-	DatapathMapOutbound            = "outbound"
 	DatapathMapOwnAddresses        = "own_addresses"
+	DatapathMapPairSlots           = "pair_slots"
 	DatapathMapPairs               = "pairs"
 	DatapathMapPrefixes            = "prefixes"
 	DatapathMapTails               = "tails"
@@ -647,7 +706,9 @@ const (
 	DatapathVarHaveProbeRead       = "have_probe_read"
 	DatapathVarHaveTailCalls       = "have_tail_calls"
 	DatapathVarHertz               = "hertz"
+	DatapathVarLastBucket          = "last_bucket"
 	DatapathVarModeByHand          = "mode_by_hand"
+	DatapathVarOrdersStores        = "orders_stores"
 	DatapathVarOwnNamespace        = "own_namespace"
 	DatapathVarTraceFilter         = "trace_filter"
 	DatapathVarTypesForGo          = "types_for_go"
@@ -711,26 +772,23 @@ type DatapathProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type DatapathMapSpecs struct {
-	Assured        *ebpf.MapSpec `ebpf:"assured"`
-	BegunBy        *ebpf.MapSpec `ebpf:"begun_by"`
-	Connectionless *ebpf.MapSpec `ebpf:"connectionless"`
-	Devices        *ebpf.MapSpec `ebpf:"devices"`
-	Established    *ebpf.MapSpec `ebpf:"established"`
-	Events         *ebpf.MapSpec `ebpf:"events"`
-	FlowMaps       *ebpf.MapSpec `ebpf:"flow_maps"`
-	Gateways       *ebpf.MapSpec `ebpf:"gateways"`
-	HalfOpen       *ebpf.MapSpec `ebpf:"half_open"`
-	Interfaces     *ebpf.MapSpec `ebpf:"interfaces"`
-	Leads          *ebpf.MapSpec `ebpf:"leads"`
-	Marks          *ebpf.MapSpec `ebpf:"marks"`
-	Originated     *ebpf.MapSpec `ebpf:"originated"`
-	Outbound       *ebpf.MapSpec `ebpf:"outbound"`
-	OwnAddresses   *ebpf.MapSpec `ebpf:"own_addresses"`
-	Pairs          *ebpf.MapSpec `ebpf:"pairs"`
-	Prefixes       *ebpf.MapSpec `ebpf:"prefixes"`
-	Tails          *ebpf.MapSpec `ebpf:"tails"`
-	TraceEvents    *ebpf.MapSpec `ebpf:"trace_events"`
-	Ways           *ebpf.MapSpec `ebpf:"ways"`
+	BegunBy      *ebpf.MapSpec `ebpf:"begun_by"`
+	BucketLocks  *ebpf.MapSpec `ebpf:"bucket_locks"`
+	Buckets      *ebpf.MapSpec `ebpf:"buckets"`
+	Cells        *ebpf.MapSpec `ebpf:"cells"`
+	Devices      *ebpf.MapSpec `ebpf:"devices"`
+	Events       *ebpf.MapSpec `ebpf:"events"`
+	Gateways     *ebpf.MapSpec `ebpf:"gateways"`
+	Interfaces   *ebpf.MapSpec `ebpf:"interfaces"`
+	Leads        *ebpf.MapSpec `ebpf:"leads"`
+	Originated   *ebpf.MapSpec `ebpf:"originated"`
+	OwnAddresses *ebpf.MapSpec `ebpf:"own_addresses"`
+	PairSlots    *ebpf.MapSpec `ebpf:"pair_slots"`
+	Pairs        *ebpf.MapSpec `ebpf:"pairs"`
+	Prefixes     *ebpf.MapSpec `ebpf:"prefixes"`
+	Tails        *ebpf.MapSpec `ebpf:"tails"`
+	TraceEvents  *ebpf.MapSpec `ebpf:"trace_events"`
+	Ways         *ebpf.MapSpec `ebpf:"ways"`
 }
 
 // DatapathVariableSpecs contains global variables before they are loaded into the kernel.
@@ -745,7 +803,9 @@ type DatapathVariableSpecs struct {
 	HaveProbeRead *ebpf.VariableSpec `ebpf:"have_probe_read"`
 	HaveTailCalls *ebpf.VariableSpec `ebpf:"have_tail_calls"`
 	Hertz         *ebpf.VariableSpec `ebpf:"hertz"`
+	LastBucket    *ebpf.VariableSpec `ebpf:"last_bucket"`
 	ModeByHand    *ebpf.VariableSpec `ebpf:"mode_by_hand"`
+	OrdersStores  *ebpf.VariableSpec `ebpf:"orders_stores"`
 	OwnNamespace  *ebpf.VariableSpec `ebpf:"own_namespace"`
 	TraceFilter   *ebpf.VariableSpec `ebpf:"trace_filter"`
 	TypesForGo    *ebpf.VariableSpec `ebpf:"types_for_go"`
@@ -771,45 +831,39 @@ func (o *DatapathObjects) Close() error {
 //
 // It can be passed to LoadDatapathObjects or ebpf.CollectionSpec.LoadAndAssign.
 type DatapathMaps struct {
-	Assured        *ebpf.Map `ebpf:"assured"`
-	BegunBy        *ebpf.Map `ebpf:"begun_by"`
-	Connectionless *ebpf.Map `ebpf:"connectionless"`
-	Devices        *ebpf.Map `ebpf:"devices"`
-	Established    *ebpf.Map `ebpf:"established"`
-	Events         *ebpf.Map `ebpf:"events"`
-	FlowMaps       *ebpf.Map `ebpf:"flow_maps"`
-	Gateways       *ebpf.Map `ebpf:"gateways"`
-	HalfOpen       *ebpf.Map `ebpf:"half_open"`
-	Interfaces     *ebpf.Map `ebpf:"interfaces"`
-	Leads          *ebpf.Map `ebpf:"leads"`
-	Marks          *ebpf.Map `ebpf:"marks"`
-	Originated     *ebpf.Map `ebpf:"originated"`
-	Outbound       *ebpf.Map `ebpf:"outbound"`
-	OwnAddresses   *ebpf.Map `ebpf:"own_addresses"`
-	Pairs          *ebpf.Map `ebpf:"pairs"`
-	Prefixes       *ebpf.Map `ebpf:"prefixes"`
-	Tails          *ebpf.Map `ebpf:"tails"`
-	TraceEvents    *ebpf.Map `ebpf:"trace_events"`
-	Ways           *ebpf.Map `ebpf:"ways"`
+	BegunBy      *ebpf.Map `ebpf:"begun_by"`
+	BucketLocks  *ebpf.Map `ebpf:"bucket_locks"`
+	Buckets      *ebpf.Map `ebpf:"buckets"`
+	Cells        *ebpf.Map `ebpf:"cells"`
+	Devices      *ebpf.Map `ebpf:"devices"`
+	Events       *ebpf.Map `ebpf:"events"`
+	Gateways     *ebpf.Map `ebpf:"gateways"`
+	Interfaces   *ebpf.Map `ebpf:"interfaces"`
+	Leads        *ebpf.Map `ebpf:"leads"`
+	Originated   *ebpf.Map `ebpf:"originated"`
+	OwnAddresses *ebpf.Map `ebpf:"own_addresses"`
+	PairSlots    *ebpf.Map `ebpf:"pair_slots"`
+	Pairs        *ebpf.Map `ebpf:"pairs"`
+	Prefixes     *ebpf.Map `ebpf:"prefixes"`
+	Tails        *ebpf.Map `ebpf:"tails"`
+	TraceEvents  *ebpf.Map `ebpf:"trace_events"`
+	Ways         *ebpf.Map `ebpf:"ways"`
 }
 
 func (m *DatapathMaps) Close() error {
 	return _DatapathClose(
-		m.Assured,
 		m.BegunBy,
-		m.Connectionless,
+		m.BucketLocks,
+		m.Buckets,
+		m.Cells,
 		m.Devices,
-		m.Established,
 		m.Events,
-		m.FlowMaps,
 		m.Gateways,
-		m.HalfOpen,
 		m.Interfaces,
 		m.Leads,
-		m.Marks,
 		m.Originated,
-		m.Outbound,
 		m.OwnAddresses,
+		m.PairSlots,
 		m.Pairs,
 		m.Prefixes,
 		m.Tails,
@@ -830,7 +884,9 @@ type DatapathVariables struct {
 	HaveProbeRead *ebpf.Variable `ebpf:"have_probe_read"`
 	HaveTailCalls *ebpf.Variable `ebpf:"have_tail_calls"`
 	Hertz         *ebpf.Variable `ebpf:"hertz"`
+	LastBucket    *ebpf.Variable `ebpf:"last_bucket"`
 	ModeByHand    *ebpf.Variable `ebpf:"mode_by_hand"`
+	OrdersStores  *ebpf.Variable `ebpf:"orders_stores"`
 	OwnNamespace  *ebpf.Variable `ebpf:"own_namespace"`
 	TraceFilter   *ebpf.Variable `ebpf:"trace_filter"`
 	TypesForGo    *ebpf.Variable `ebpf:"types_for_go"`

@@ -57,5 +57,6 @@ func (s Seeds) digest(tuple DatapathTuple, v4 bool) uint64 {
 		}
 		sum += uint64(binary.NativeEndian.Uint32(bytes[i*4:])) * seed
 	}
-	return (sum^sum>>32)*digestMultiplier | 1
+	product := (sum ^ sum>>32) * digestMultiplier
+	return product ^ product>>32 | 1
 }

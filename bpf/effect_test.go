@@ -79,7 +79,11 @@ func (b *bed) compareTraces(want effect, got outcome) {
 		want.tables(wantTables)
 	}
 	settle(got.after, wantTables, got.earliest, got.latest)
-	if maps.Equal(wantTables.Marks, got.after.Marks) { // cmp takes a second for a full cache
+	marks := make(map[uint64]bool)
+	for digest := range wantTables.Marks {
+		marks[b.Cut(digest)] = true
+	}
+	if wantTables.Marks = marks; b.marksVary || maps.Equal(marks, got.after.Marks) { // cmp takes a second for a full table
 		wantTables.Marks, got.after.Marks = nil, nil
 	}
 	await.Same(b.t, "tables afterwards", wantTables, got.after)

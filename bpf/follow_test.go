@@ -86,8 +86,19 @@ func (b *bed) contend(f *bpf.DatapathFlow, via nic, frames uint8, since uint32) 
 	copy(way, via.router)
 	binary.NativeEndian.PutUint16(way[6:], uint16(via.Index))
 	word := binary.NativeEndian.Uint64(way) // path_number() in src/follow.h
-	f.SndNxt = uint32((word^word>>32)*0x9e3779b97f4a7c15>>32) | 1
+	f.SndNxt = uint32((word^word>>32)*0x9e3779b97f4a7c15>>32)&^2 | 1
+	if b.owns(via, f.Tuple.Self) && f.Interface != via.id {
+		f.SndNxt |= 2
+	}
 	f.RcvNxt, f.RivalFrames = b.ago(since), frames
+}
+
+// owns says whether an interface alone has an address.
+func (b *bed) owns(via nic, address [16]byte) bool {
+	b.t.Helper()
+	var flags uint32
+	b.must(b.OwnAddresses.Lookup(address, &flags))
+	return flags>>bpf.DatapathOwnFlagsOWN_INTERFACE_SHIFT == uint32(via.id)
 }
 
 // contends is the effect of the next frame by that way while they prove nothing; the first: see contend.
@@ -125,6 +136,58 @@ func TestFollowGateway(t *testing.T) {
 		flow.Flags &^= flagActive
 		b.run(r, b.contends(flow, other, true))
 	})
+}
+
+// TestFollowOwner: of two ways by which frames come, that of the interface with the asked address goes before, whoever
+// was first and whatever comes by the other one. Else the peer has to come by one way alone.
+func TestFollowOwner(t *testing.T) {
+	const limit = idleConnectionless
+	for name, test := range map[string]struct {
+		owner  int // the interface that alone has the address; 0: none
+		flow   int // the flow's
+		frames uint8
+		since  uint32 // seconds: the first of them came by the other one
+		moves  bool   // although frames came by the flow's own since
+	}{
+		"owner":                          {3, 2, 2, 10, true},
+		"slow owner":                     {3, 2, 2, limit - 1, true},
+		"owner, too seldom":              {3, 2, 2, limit + 1, false},
+		"owner, too few":                 {3, 2, 1, 20, false},
+		"owner, for too short a time":    {3, 2, 2, 8, false},
+		"nobody's":                       {0, 2, 2, 10, false},
+		"a third one's":                  {1, 2, 2, 10, false},
+		"the flow's own interface's":     {2, 2, 2, 10, false},
+		"owner, whose flow is by itself": {3, 3, 2, 10, false},
+	} {
+		under(t, name, eachDatagramWay, func(t *testing.T, b *bed, n network, m message, other nic) {
+			own := b.replication
+			if other.Index == own.Index {
+				return // another router, not another interface
+			}
+			if test.flow == 3 {
+				own, other = other, own
+			}
+			b.must(b.SetOwnAddress(n.self, ownAddress|bpf.DatapathOwnFlags(test.owner)<<bpf.DatapathOwnFlagsOWN_INTERFACE_SHIFT))
+			b.renew()
+			flow := b.flow(n, m, own, 0)
+			flow.Flags |= flagActive
+			b.contend(&flow, other, test.frames, test.since)
+			b.put(flowOf(m, flow))
+			isReset := !test.moves && test.since != 8 && test.frames != 1
+			want := b.follows(n, m, flow, other)
+			if flow.Flags &^= flagActive; !test.moves {
+				want = b.contends(flow, other, isReset)
+			}
+			b.run(ingress(other, n.in(other, m)), want)
+
+			flow.Seen -= b.Seconds(2) // the second is over
+			b.put(flowOf(m, flow))
+			if flow.Seen = justNow; isReset {
+				flow.SndNxt = 0
+			}
+			b.run(ingress(own, n.in(own, m)), effect{tables: flowOf(m, flow)})
+		})
+	}
 }
 
 // silence has eth1's gateway not answer, and hold has it held until then.
@@ -243,29 +306,49 @@ func TestResetOfRequest(t *testing.T) {
 	})
 }
 
-// TestResetUndone: a RST that was forged ends nothing: what its socket takes from the peer goes on.
+// TestResetUndone: a RST that was forged ends nothing, nor does the end of the connection before: what its socket takes
+// from the peer goes on.
 func TestResetUndone(t *testing.T) {
 	state := connection{received: 1000, acked: 2000, window: 4096}
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		defer closeSocket(t, connectTCP(t, n.here(), n.there(), state))
-		for _, test := range []struct {
-			age, seq uint32
-			undone   bool
-		}{{2, 1000, true}, {0, 1000, false}, {2, 1000 + 1<<20, false}} {
-			flow := b.flow(n, tcp{}, b.replication, test.age)
-			flow.Flags |= flagReset
-			b.put(establishedFlow(flow))
-			if test.age > 0 {
-				flow.Seen = justNow
-			} else {
-				flow.Flags |= flagActive
+	for name, test := range map[string]struct {
+		flags uint16
+		state uint8
+		ended bool // the host has closed the socket
+	}{
+		"RST":                       {flags: flagReset},
+		"FIN of before":             {state: stateClosing},
+		"both":                      {flags: flagReset, state: stateClosing},
+		"FIN of the socket":         {state: stateClosing, ended: true},
+		"FIN of the socket and RST": {flags: flagReset, state: stateClosing, ended: true},
+	} {
+		under(t, name, eachFamily, func(t *testing.T, b *bed, n network) {
+			fd := connectTCP(t, n.here(), n.there(), state)
+			defer abort(t, fd)
+			if test.ended {
+				b.must(unix.Shutdown(fd, unix.SHUT_WR))
 			}
-			if test.undone {
-				flow.Flags &^= flagReset
+			for _, frame := range []struct {
+				age, seq uint32
+				undone   bool
+			}{{2, 1000, true}, {0, 1000, false}, {2, 1000 + 1<<20, false}} {
+				flow := b.flow(n, tcp{}, b.replication, frame.age)
+				flow.Flags, flow.State = flow.Flags|test.flags, flow.State|test.state
+				b.put(establishedFlow(flow))
+				if frame.age > 0 {
+					flow.Seen = justNow
+				} else {
+					flow.Flags |= flagActive
+				}
+				if frame.undone {
+					flow.Flags &^= flagReset
+				}
+				if frame.undone && !test.ended {
+					flow.State &^= stateClosing
+				}
+				b.arrives(n, tcp{flags: "A", seq: frame.seq, ack: 2000}, effect{tables: establishedFlow(flow)})
 			}
-			b.arrives(n, tcp{flags: "A", seq: test.seq, ack: 2000}, effect{tables: establishedFlow(flow)})
-		}
-	})
+		})
+	}
 }
 
 // TestNoSocketReset: by another way a reset ends the flow only at the very byte that is expected; by its own, also

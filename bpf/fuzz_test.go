@@ -72,7 +72,7 @@ func TestModel(t *testing.T) {
 			r.Whole = !oldKernel
 			compareStories(t, r, fuzz.Stories())
 			checkSeen(t, r)
-			checkRemembered(t, r.Remembered, bpf.DatapathMapMarks, bpf.DatapathMapOriginated, bpf.DatapathMapWays)
+			checkRemembered(t, r.Remembered, "marks", bpf.DatapathMapOriginated, bpf.DatapathMapWays)
 			checkRemembered(t, r.Leads, bpf.DatapathLeadKindLEAD_PARTS)
 			compareRandomly(t, r, packetsToRun(t, either(oldKernel, 40, 30)))
 		})

@@ -69,7 +69,6 @@ func marked(b *bed, n network, m message) func(tables) {
 // refuses sends what no answer to starts a flow: that is remembered, but of echoes and of segments that open nothing.
 func (b *bed) refuses(n network, m message) {
 	b.t.Helper()
-	b.keepPeriod()
 	want := effect{tables: marked(b, n, m)}
 	if _, ok := m.(echo); ok {
 		want = nothing
@@ -140,6 +139,26 @@ var handshakeFamily = map[string]story{
 				b.run(egress(b.replication, n.out(b.replication, test.segment)), effect{tables: halfOpen(flow)})
 			})
 		}
+	},
+	// As of a director whose servers answer themselves (LVS), and of a SYN-ACK that leaves by what has no programs.
+	"what follows a SYN whose answer is not seen is asked about once": func(t *testing.T, b *bed, n network) {
+		flow := b.flow(n, syn, b.replication, 0)
+		b.put(halfOpen(flow))
+		b.arrives(n, finalAck, unread(eventIgnoredNoSocket).and(marked(b, n, syn)))
+		for range 3 {
+			b.arrives(n, finalAck, nothing)
+		}
+		b.exec(egress(b.replication, n.out(b.replication, synAck)))
+		before, err := b.Tables()
+		b.must(err)
+		b.arrives(n, finalAck, establishes(before.HalfOpen[n.tuple(syn)], finalAck))
+	},
+	"an ACK of what was answered is looked at though a mark says that there is no flow": func(t *testing.T, b *bed, n network) {
+		flow := b.answered(n, b.replication, 0)
+		b.put(halfOpen(flow), marked(b, n, syn))
+		late := tcp{flags: "A", seq: peerISN + 1, ack: ourISN + 2}
+		b.arrives(n, late, unread(bpf.DatapathEventEVENT_IGNORED_HANDSHAKE))
+		b.arrives(n, finalAck, establishes(flow, finalAck))
 	},
 	// Then its RST takes the other way.
 	"a segment of a marked tuple comes another way, or later": func(t *testing.T, b *bed, n network) {

@@ -28,27 +28,7 @@ func eachFamilyOn(t *testing.T, v variant, f func(*testing.T, *bed, network)) {
 	}
 }
 
-// TestWithoutPlaces: marks find no place. That costs what they are for, and nothing else.
-func TestWithoutPlaces(t *testing.T) {
-	eachFamilyOn(t, withoutPlaces, func(t *testing.T, b *bed, n network) {
-		b.leaves(n, udp{}, nothing, source(n.stranger))
-
-		stray := b.strays(n, tcp{}, b.replication)
-		stray.events[eventIgnoredNoSocket] = 1
-		b.arrives(n, tcp{flags: "A"}, stray)
-
-		b.arrives(n, udp{}, b.admits(n, udp{}, b.replication))
-		known, _ := b.snapshot()
-		flow := known.Connectionless[n.tuple(udp{})]
-		flow.State = stateReplied | stateAsymmetric
-		frame := n.out(b.production, udp{})
-		want := b.moves(n, udp{}, b.production, b.replication, frame)
-		want.tables = connectionlessFlow(flow)
-		b.run(egress(b.production, frame), want)
-	})
-}
-
-// TestWithoutEvents: what happens cannot be counted, and happens all the same.
+// TestWithoutEvents: what happens cannot be counted, and happens all the same. Pairs find no slot, and are counted.
 func TestWithoutEvents(t *testing.T) {
 	eachFamilyOn(t, withoutEvents, func(t *testing.T, b *bed, n network) {
 		for _, m := range starters {
@@ -63,6 +43,10 @@ func TestWithoutEvents(t *testing.T) {
 		b.run(ingress(b.production, n.in(b.production, spoken)), nothing)
 		b.run(ingress(b.replication, n.at(n.stranger).in(b.replication, udp{})), nothing)
 		b.run(egress(b.production, n.inPieces(b.production, 1).later), nothing)
+
+		b.put(connectionlessFlow(b.flow(n, udp{}, b.replication, 0)))
+		b.manage(b.replication, func(r *bpf.DatapathInterface) { r.Flags = 0 })
+		b.wantStays(n, udp{}, outcomeLinkDown)
 	})
 }
 

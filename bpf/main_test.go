@@ -40,10 +40,10 @@ const (
 	// Of these only the programs for devices with an Ethernet header are run.
 	counting    // what it costs is counted
 	interrupted // another CPU writes a table meanwhile
-	roomForOne  // flow tables that the kernel makes no room in
+	twoBuckets  // a table that is full soon
+	crowded     // one of 1,024 places
 
 	// Of these maps only the first element is there, so that lookups of others fail.
-	withoutPlaces // where nothing depends on what is found
 	withoutEvents
 
 	fuzzed
@@ -92,26 +92,21 @@ func runTests(m *testing.M) (code int, err error) {
 // options says how the variant is loaded.
 func (v variant) options() rig.Options {
 	// The seeds are the same every time, so that no mark's place is the first by chance.
-	lacking := func(name string) rig.Options {
+	lacking := func(names ...string) rig.Options {
 		return rig.Options{Seeds: &bpf.Seeds{3, 5, 7, 11, 13, 17, 19, 23, 29, 31}, Change: func(maps map[string]*ebpf.MapSpec) {
-			maps[name].MaxEntries = 1
+			for _, name := range names {
+				maps[name].MaxEntries = 1
+			}
 		}}
-	}
-	inPlace := func(maps map[string]*ebpf.MapSpec) {
-		maps[bpf.DatapathMapFlowMaps].InnerMap.Type = ebpf.Hash
-		for _, content := range maps[bpf.DatapathMapFlowMaps].Contents {
-			flows := maps[content.Value.(string)]
-			flows.Type, flows.MaxEntries = ebpf.Hash, 1
-		}
 	}
 	opts := map[variant]rig.Options{
 		normal:        {Probes: true},
 		oldKernel:     {Probes: true, OldKernel: true},
 		interrupted:   {Meanwhile: true},
-		roomForOne:    {Change: inPlace},
+		twoBuckets:    {Flows: 8},
+		crowded:       {Flows: 512},
 		counting:      {Probes: true, CountCost: true},
-		withoutPlaces: lacking(bpf.DatapathMapMarks),
-		withoutEvents: lacking(bpf.DatapathMapEvents),
+		withoutEvents: lacking(bpf.DatapathMapEvents, bpf.DatapathMapPairSlots),
 		fuzzed:        fuzz.Options(false),
 		fuzzedOld:     fuzz.Options(true),
 	}[v]

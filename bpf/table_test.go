@@ -8,8 +8,6 @@ import (
 	"net/netip"
 	"testing"
 
-	"github.com/cilium/ebpf"
-
 	"replypath/bpf"
 )
 
@@ -73,7 +71,6 @@ func TestTableEntered(t *testing.T) {
 		})
 	}
 	eachFamily(t, func(t *testing.T, b *bed, n network) { // a stray is none that is counted
-		b.keepPeriod()
 		b.put(func(t tables) { t.HalfOpen[n.tuple(syn)] = b.flow(newcomer(n), syn, b.backup, 0) })
 		b.arrives(n, tcp{flags: "A"}, unread(eventIgnoredNoSocket).and(marked(b, n, tcp{})))
 	})
@@ -95,21 +92,19 @@ func TestTableReplaced(t *testing.T) {
 	})
 }
 
-// TestTableFull: where the kernel makes no room, what would begin a flow passes, and is counted.
+// TestTableFull: where all places but the last of each bucket are of connections, what begins a flow begins it.
 func TestTableFull(t *testing.T) {
-	eachFamilyOn(t, roomForOne, func(t *testing.T, b *bed, n network) {
-		other := newcomer(n)
-		single := b.flow(other, udp{}, b.replication, 0)
-		single.Flags &^= flagAssured
-		for _, e := range enterings {
-			handshake := b.flow(other, syn, b.replication, 0)
-			if e.name == "established" {
-				handshake = b.answered(n, b.replication, 0)
-			}
-			b.put(halfOpen(handshake), establishedFlow(b.flow(other, tcp{}, b.replication, 0)), connectionlessFlow(single))
-			b.arrives(n, e.message, unread(e.failed))
-			b.leaves(n, tcp{flags: "A", seq: 1}, nothing)
+	eachFamilyOn(t, twoBuckets, func(t *testing.T, b *bed, n network) {
+		var fill []func(tables)
+		for i, other := range crowd(n, 2*int(bpf.DatapathPlacePLACES_VALIDATED)) {
+			fill = append(fill, establishedFlow(b.flow(other, tcp{}, b.replication, uint32(3000-100*i))))
 		}
+		for _, m := range []message{syn, udp{}} {
+			b.put(fill...)
+			b.arrives(n, m, b.starts(n, m, b.replication))
+		}
+		b.put(fill...) // a stray has room, and its mark none
+		b.arrives(n, tcp{flags: "A"}, unread(eventIgnoredNoSocket).and(halfOpen(b.stray(n, tcp{}, b.replication, 0))))
 	})
 }
 
@@ -201,7 +196,7 @@ func TestAssured(t *testing.T) {
 	})
 }
 
-// TestLasts: what a table counts as lasting is in the map that its capacity is of.
+// TestLasts: what a table counts as lasting.
 func TestLasts(t *testing.T) {
 	eachFamily(t, func(t *testing.T, b *bed, n network) {
 		open, question := b.flow(n, tcp{}, b.replication, 0), b.flow(n, udp{}, b.replication, 0)
@@ -212,50 +207,18 @@ func TestLasts(t *testing.T) {
 		for _, c := range []struct {
 			table *bpf.FlowTable
 			flow  bpf.DatapathFlow
-			in    *ebpf.Map // nil: not the one that the capacity is of
+			lasts bool
 		}{
-			{b.HalfOpen, b.flow(n, syn, b.replication, 0), b.DatapathMaps.HalfOpen},
-			{b.Established, open, b.DatapathMaps.Established},
-			{b.Established, closing, nil},
-			{b.Established, reset, nil},
-			{b.Connectionless, b.flow(n, udp{}, b.replication, 0), b.Assured},
-			{b.Connectionless, question, nil},
+			{b.HalfOpen, b.flow(n, syn, b.replication, 0), true},
+			{b.Established, open, true},
+			{b.Established, closing, false},
+			{b.Established, reset, false},
+			{b.Connectionless, b.flow(n, udp{}, b.replication, 0), true},
+			{b.Connectionless, question, false},
 		} {
-			b.put()
-			digest := b.Seeds.Digest(c.flow.Tuple)
-			b.must(c.table.Put(digest, &c.flow))
-			var got bpf.DatapathFlow
-			if lasts := c.table.Lasts(&c.flow); lasts != (c.in != nil) || lasts && c.in.Lookup(digest, &got) != nil {
+			if lasts := c.table.Lasts(&c.flow); lasts != c.lasts {
 				t.Errorf("table %d: lasts %v, %+v", c.table.ID, lasts, c.flow)
 			}
-		}
-	})
-}
-
-// TestFlood: what fills the tables with handshakes, with questions that are answered, and with pings that go on, pushes out
-// no connection and no conversation, however quiet.
-func TestFlood(t *testing.T) {
-	eachFamily(t, func(t *testing.T, b *bed, n network) {
-		b.put(establishedFlow(b.flow(n, tcp{}, b.replication, 1000)), connectionlessFlow(b.flow(n, udp{}, b.replication, 100)))
-		before, _ := b.snapshot()
-		room := int(b.DatapathMaps.HalfOpen.MaxEntries())
-		flood := crowd(n, 2*room)
-		for _, n := range flood {
-			b.exec(ingress(b.replication, n.in(b.replication, syn)))
-			b.exec(ingress(b.replication, n.in(b.replication, udp{})))
-			b.exec(egress(b.replication, n.out(b.replication, udp{})))
-			b.exec(ingress(b.replication, n.in(b.replication, echo{})))
-			b.exec(egress(b.replication, n.out(b.replication, echo{reply: true})))
-			b.exec(ingress(b.replication, n.in(b.replication, echo{})))
-		}
-		after, _ := b.snapshot()
-		for name, now := range map[string]entries{"handshakes": after.HalfOpen, "questions": after.Connectionless} {
-			if len(now) > room+1 || len(now) < room-int(bpf.Reserve()) {
-				t.Errorf("%d %s are left, with room for %d", len(now), name, room)
-			}
-		}
-		if e, c := n.tuple(tcp{}), n.tuple(udp{}); after.Established[e] != before.Established[e] || after.Connectionless[c] != before.Connectionless[c] {
-			t.Errorf("pushed out, or changed: %+v, %+v", after.Established[e], after.Connectionless[c])
 		}
 	})
 }

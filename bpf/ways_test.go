@@ -896,7 +896,7 @@ func TestRelatedByWay(t *testing.T) {
 			if test.learn != 0 {
 				b.teach(f, test.learn, 1, proven)
 			}
-			b.must(b.Outbound.Put(b.Seeds.Digest(n.tuple(udp{})), bpf.DatapathNote{Sent: b.ago(2), Heard: b.ago(2)}))
+			b.must(b.Outbound.Put(&bpf.DatapathNote{Digest: b.Seeds.Digest(n.tuple(udp{})), Sent: b.ago(2), Heard: b.ago(2)}))
 			b.exec(ingress(b.replication, n.in(b.second(), udp{})))
 			got := b.record(n, udp{})
 			if isKept := b.ago(0)-got.Heard > 5; got.Answered.Flags != flagGateway|test.want || isKept != test.kept {

@@ -178,8 +178,8 @@ var hollowSpec = sync.OnceValues(func() (*ebpf.CollectionSpec, error) {
 			verdict = 1
 		}
 		program.Instructions = asm.Instructions{
-			asm.LoadMapPtr(asm.R1, 0).WithReference(bpf.DatapathMapEstablished), // by which they are told from another datapath's
-			asm.LoadMapPtr(asm.R1, 0).WithReference(".rodata"),                  // which says for which namespace, to tests beside these
+			asm.LoadMapPtr(asm.R1, 0).WithReference(bpf.DatapathMapCells), // by which they are told from another datapath's
+			asm.LoadMapPtr(asm.R1, 0).WithReference(".rodata"),            // which says for which namespace, to tests beside these
 			asm.Mov.Imm(asm.R0, verdict), asm.Return(),
 		}
 	}

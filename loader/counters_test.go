@@ -5,6 +5,7 @@ package loader
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"testing"
 
@@ -31,6 +32,7 @@ func (r *running) pairs() []metrics.PairCounters {
 }
 
 // TestPairsForgotten: the counters of an interface's pairs are added up, and go with its id, whichever of the two it is.
+// Of two pairs that share a slot on two CPUs, the other one stays.
 func TestPairsForgotten(t *testing.T) {
 	b := newServer(t)
 	b.start()
@@ -41,12 +43,22 @@ func TestPairsForgotten(t *testing.T) {
 	for _, pair := range []bpf.DatapathPair{of(1, 2), of(2, 3), of(1, 3)} {
 		await.Must(t, m.Pairs.Put(pair, counts))
 	}
-	await.Must(t, counters.Forget(m, 2))
-	pairs, err := counters.ReadPairs(m)
-	await.Must(t, err)
+	each := m.PairSlots.MaxEntries() / uint32(cpus)
+	for slot, pair := range map[uint32]bpf.DatapathPair{5: of(1, 2), each + 5: of(1, 3), 6: of(2, 2), 7: of(1, 3)} {
+		await.Must(t, m.PairSlots.Put(slot, bpf.DatapathPairSlot{Pair: pair, Count: counts[0]}))
+	}
 	n := uint64(cpus)
-	want := counters.Pairs{of(1, 3): {Packets: n, Bytes: 10 * n, Flows: 2 * n}}
-	await.Same(b, "of others", want, pairs)
+	times := func(n uint64) bpf.DatapathPairCount {
+		return bpf.DatapathPairCount{Packets: n, Bytes: 10 * n, Flows: 2 * n}
+	}
+	want := counters.Pairs{of(1, 2): times(n + 1), of(2, 3): times(n), of(1, 3): times(n + 2), of(2, 2): times(1)}
+	await.Same(b, "of all", want, await.Must1[counters.Pairs](t)(counters.ReadPairs(m)))
+	await.Must(t, counters.Forget(m, 2))
+	maps.DeleteFunc(want, func(pair bpf.DatapathPair, _ bpf.DatapathPairCount) bool { return counters.Concerns(pair, 2) })
+	await.Same(b, "of others", want, await.Must1[counters.Pairs](t)(counters.ReadPairs(m)))
+	slots := 0
+	await.Must(t, m.EachPairSlot(func(*bpf.DatapathPairSlot) { slots++ }))
+	await.Same(b, "slots that are taken", 2, slots)
 }
 
 // TestStraysAreNoEntries: what nobody here took is not listed as a flow, whoever asks.
@@ -56,9 +68,10 @@ func TestStraysAreNoEntries(t *testing.T) {
 	await.Must(t, err)
 	table := read(b, func() (*flows.Table, error) { return flows.Open(b.dir) })
 	defer table.Close()
+	strays := bpf.FlowTables(&b.maps().DatapathMaps)[bpf.DatapathTableTABLE_HALF_OPEN]
 	for flags, want := range map[bpf.DatapathFlowFlags]int{0: 1, bpf.DatapathFlowFlagsFLOW_STRAY: 0} {
 		flow := bpf.DatapathFlow{Tuple: bpf.DatapathTuple{Protocol: 6}, Seen: clock.Now(), Flags: uint16(flags)}
-		await.Must(t, b.maps().HalfOpen.Put(uint64(1), &flow))
+		await.Must(t, strays.Put(1, &flow))
 		entries := read(b, func() ([]flows.Entry, error) {
 			return table.Entries(func(*bpf.DatapathTuple) bool { return true })
 		})

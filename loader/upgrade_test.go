@@ -16,6 +16,7 @@ import (
 
 	"replypath/bpf"
 	"replypath/loader/attach"
+	"replypath/loader/counters"
 	"replypath/loader/pins"
 	"replypath/test/await"
 	"replypath/test/host"
@@ -320,10 +321,13 @@ func TestCountersOutliveALayout(t *testing.T) {
 	r := b.start()
 	b.ping()
 	before := admissions(r)
+	pair, count := bpf.DatapathPair{From: 1, To: 2, Family: 4}, bpf.DatapathPairCount{Packets: 7}
+	await.Must(t, b.maps().PairSlots.Put(uint32(0), bpf.DatapathPairSlot{Pair: pair, Count: count}))
 	r.stop()
 	b.setForeignLayout()
 	r = b.start()
 	after := admissions(r)
+	await.Same(b, "of a pair", count, await.Must1[counters.Pairs](t)(counters.ReadPairs(b.maps()))[pair])
 	if after < before || before == 0 {
 		t.Errorf("%d admissions, before %d", after, before)
 	}

@@ -257,14 +257,19 @@ static inline void admit_stray(struct __sk_buff *skb, struct scratch *scratch)
 
 	if (!old || !(old->flags & FLOW_STRAY) || !came_by(old, skb, &scratch->packet))
 		enter(skb, scratch, TABLE_HALF_OPEN, FLOW_STRAY, 0);
-	else if (is_due(old))
+	else if (is_due(old)) {
 		old->seen = now();
+		renew_place(scratch->packet.digest, KINDS_HALF_OPEN);
+	}
 }
 
-/* Whether a segment that is of no flow shows its stray another path than the entry has, or is the first this second. */
-static inline bool changes_stray(const struct __sk_buff *skb, const struct packet *packet)
+/*
+ * Whether a segment that a mark says is of no flow may end a handshake that was answered since; or shows its stray another
+ * path than the entry has, or is the first this second.
+ */
+static inline bool changes_half_open(const struct __sk_buff *skb, const struct packet *packet)
 {
-	const struct flow *stray = find(packet, TABLE_HALF_OPEN);
+	const struct flow *flow = find(packet, TABLE_HALF_OPEN);
 
-	return stray && stray->flags & FLOW_STRAY && !is_next_frame(skb, packet, stray);
+	return flow && (flow->flags & FLOW_STRAY ? !is_next_frame(skb, packet, flow) : flow->state & FLOW_REPLIED);
 }

@@ -94,10 +94,29 @@ static inline struct pair_count *find_pair(__u64 pair)
 	return bpf_map_lookup_elem(&pairs, &pair);
 }
 
+/*
+ * The same for what is counted by the packet, mostly without a look into the hash. A slot is the first pair's that
+ * finds it free, until user space forgets the pair.
+ */
+static inline struct pair_count *find_slot(__u64 pair)
+{
+	__u32 place = bpf_get_smp_processor_id() * PAIR_SLOTS + (pair * DIGEST_MULTIPLIER >> (64 - PAIR_SLOT_BITS));
+	struct pair_slot *slot = bpf_map_lookup_elem(&pair_slots, &place);
+	__u64 *owner = (__u64 *)slot; /* with which it begins */
+
+	if (unlikely(!slot))
+		return find_pair(pair);
+	if (unlikely(!*owner)) {
+		slot->count = (struct pair_count){}; /* another pair may have been counted while user space forgot it */
+		*owner = pair;
+	}
+	return likely(*owner == pair) ? &slot->count : find_pair(pair);
+}
+
 /* Counts the packet, so many on the wire. */
 static inline void count_pair(struct __sk_buff *skb, __u64 pair, __u32 packets, bool first_of_flow)
 {
-	struct pair_count *count = find_pair(pair);
+	struct pair_count *count = find_slot(pair);
 
 	if (!count)
 		return;

@@ -8,12 +8,14 @@
 static __noinline struct flow *start_closing(const struct packet *packet, struct flow *flow)
 {
 	if (flow->state & FLOW_CLOSING) {
-		if (packet->tcp_flags & TCP_FIN && is_due(flow))
+		if (packet->tcp_flags & TCP_FIN && is_due(flow)) {
 			flow->seen = now();
+			renew_place(packet->digest, KINDS_ESTABLISHED);
+		}
 		return flow;
 	}
 	flow->seen = now();
-	return move_entry(packet, TABLE_ESTABLISHED, flow, FLOW_CLOSING);
+	return set_kind(packet->digest, KINDS_ESTABLISHED, KIND_CLOSING, FLOW_CLOSING, 0) ? flow : NULL;
 }
 
 /*
@@ -35,8 +37,8 @@ static __noinline bool track_handshake(struct __sk_buff *skb, const struct packe
 		flow->snd_nxt = end + 1;
 		flow->state |= FLOW_REPLIED;
 		/* The host accepts a connection: what it did with the tuple before is past. */
-		if (unlikely(bpf_map_lookup_elem(&outbound, &packet->digest) != NULL))
-			bpf_map_delete_elem(&outbound, &packet->digest);
+		if (unlikely(known_of(packet->digest) & 1 << KIND_NOTE))
+			forget(packet->digest, 1 << KIND_NOTE);
 		clear_mark(packet->digest);
 		return true;
 	}
@@ -72,8 +74,7 @@ static inline struct flow *track_tcp(struct __sk_buff *skb, const struct packet 
 			return NULL;
 		/* The host opens a connection: whatever came in by this tuple is over. */
 		host_begins(packet, skb->ingress_ifindex);
-		remove_entry(packet->digest, TABLE_HALF_OPEN);
-		remove_entry(packet->digest, TABLE_ESTABLISHED);
+		forget(packet->digest, KINDS_HALF_OPEN | KINDS_ESTABLISHED);
 		return NULL;
 	}
 	if (unlikely(packet->tcp_flags & TCP_SYN)) {
@@ -99,12 +100,14 @@ static inline struct flow *track_tcp(struct __sk_buff *skb, const struct packet 
  * The peer is silent and we speak, which renews a conversation as well, as in conntrack
  * (net/netfilter/nf_conntrack_proto_udp.c). Datagrams that nobody here took may be forged.
  */
-static __noinline void renew_by_reply(struct flow *flow)
+static __noinline void renew_by_reply(const struct packet *packet, struct flow *flow)
 {
 	bool taken = flow->tuple.protocol == IPPROTO_UDP && !(flow->flags & FLOW_NO_SOCKET);
 
-	if ((taken || flow->flags & FLOW_ASSURED) && age(flow->spoke) >= seconds(1))
+	if ((taken || flow->flags & FLOW_ASSURED) && age(flow->spoke) >= seconds(1)) {
 		flow->spoke = now();
+		renew_place(packet->digest, KINDS_CONNECTIONLESS);
+	}
 }
 
 static inline struct flow *track_connectionless(struct __sk_buff *skb, const struct packet *packet,
@@ -119,13 +122,13 @@ static inline struct flow *track_connectionless(struct __sk_buff *skb, const str
 	flow = find(packet, TABLE_CONNECTIONLESS);
 	quiet = flow && unlikely(is_due(flow));
 	if (quiet && is_idle(flow, TABLE_CONNECTIONLESS)) {
-		if (flow->state & FLOW_REPLIED)
-			return NULL; /* the peer began: what we push after silence is no beginning */
+		if (proves_peer_began(flow))
+			return NULL; /* what we push after silence is no beginning */
 		flow = NULL;
 	}
 	/* The host begins by the tuple of a flow that was for nobody, or whose sender is forged. */
 	if (flow && unlikely(is_untaken(flow)) && speaks_for_itself(skb, packet)) {
-		remove_entry(packet->digest, TABLE_CONNECTIONLESS);
+		forget(packet->digest, KINDS_CONNECTIONLESS);
 		flow = NULL;
 	}
 	if (!flow) {
@@ -136,7 +139,7 @@ static inline struct flow *track_connectionless(struct __sk_buff *skb, const str
 	if (!(flow->state & FLOW_REPLIED))
 		flow->state |= FLOW_REPLIED;
 	if (quiet)
-		renew_by_reply(flow);
+		renew_by_reply(packet, flow);
 	return flow;
 }
 

@@ -72,6 +72,12 @@ static inline bool is_idle(const struct flow *flow, enum table table)
 	       (table != TABLE_CONNECTIONLESS || !(flow->state & FLOW_REPLIED) || age_at(flow->spoke, time) > limit);
 }
 
+/* Whether an idle entry of datagrams proves that the peer began: it was answered, and a note would last as long. */
+static inline bool proves_peer_began(const struct flow *flow)
+{
+	return flow->state & FLOW_REPLIED && age(flow->seen) <= seconds(IDLE_OUTBOUND);
+}
+
 /* `seen` is written once a second at most, so that its cache line stays shared. In between a flag is set. */
 static inline bool is_due(const struct flow *flow)
 {

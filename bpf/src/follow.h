@@ -16,30 +16,46 @@ static inline bool is_cut_off(const struct flow *flow, __u8 family)
 	       (!gateway_mac(flow->gateway, flow->ifindex, &mac) || is_held_gateway(&mac, family, flow->ifindex));
 }
 
-/* The peer has moved if it comes by one other path alone, so often and for so long. */
+/* The peer has moved if it comes by one other path, so often and for so long: docs/design/flow-life.md. */
 enum rivalry {
 	RIVAL_FRAMES = 3,
 	RIVAL_SECONDS = 10,
+	RIVAL_OWNER = 1 << 1, /* of a path's number: only its interface has the asked address, and the flow's is another */
 };
 
 /* The path by which a frame came, as a number that is not 0. */
-static inline __u32 path_number(const struct __sk_buff *skb, const struct packet *packet)
+static inline __u32 path_number(const struct __sk_buff *skb, const struct packet *packet, const struct flow *flow)
 {
+	const struct interface *interface = interface_at(skb->ifindex);
+	bool is_owner = interface && interface->id != flow->interface &&
+			interface->id == own_address(packet->tuple.self) >> OWN_INTERFACE_SHIFT;
 	__u64 path = 0;
+	__u32 number;
 
 	copy_mac(&path, packet->mac);
 	((__u16 *)&path)[3] = skb->ifindex;
-	return finish_digest(path) >> 32 | 1;
+	number = finish_digest(path) >> 32 | 1;
+	return is_owner ? number | RIVAL_OWNER : number & ~RIVAL_OWNER;
+}
+
+/*
+ * A frame came by the flow's path: the peer comes by no other one alone. By the interface that has the address it need not:
+ * of two that both bring frames, numbers prove nothing, as who forges sends more.
+ */
+static inline void heard_by_its_path(struct flow *flow)
+{
+	if (!(flow->rival & RIVAL_OWNER) || age(flow->rival_since) > seconds(IDLE_CONNECTIONLESS))
+		flow->rival = 0;
 }
 
 /* Whether the peer, which has no connection, has moved. The frame proves nothing: docs/design/flow-life.md. */
-static inline bool peer_has_moved(const struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
+static __noinline bool peer_has_moved(const struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
 {
-	__u32 rival = path_number(skb, packet);
+	__u32 rival = path_number(skb, packet, flow);
 
 	if (flow->flags & FLOW_ACTIVE) { /* the peer came by the flow's path since */
 		flow->flags &= ~FLOW_ACTIVE;
-		flow->rival = 0;
+		heard_by_its_path(flow);
 	} else if (flow->ifindex == skb->ifindex && is_due(flow) && gateway_by_mac(skb, packet)) {
 		return true;
 	}

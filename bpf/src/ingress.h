@@ -7,20 +7,21 @@
 #include "source_repair.h"
 
 /* A SYN that is sent again may take another path; what we answered stays known, as the ACK decides. */
-static inline void inbound_syn(struct __sk_buff *skb, struct scratch *scratch)
+static inline void inbound_syn(struct __sk_buff *skb, struct scratch *scratch, __u32 known)
 {
 	const struct packet *packet = &scratch->packet;
-	struct flow *flow;
+	struct flow *flow = NULL;
 	bool again;
 
 	if (!may_start(skb))
 		return;
-	flow = look_up(packet, TABLE_HALF_OPEN);
+	if (known & KINDS_HALF_OPEN)
+		flow = look_up(packet, TABLE_HALF_OPEN);
 	/*
 	 * The host opened it, whatever the peer did meanwhile (RFC 9293, 3.5). Of a socket that listens there is a request
 	 * at this point; with Fast Open it opens, and the host sent no SYN.
 	 */
-	if (find_note(packet->digest) && ask_socket(skb) == VERDICT_OPENING)
+	if (known & 1 << KIND_NOTE && find_note(packet->digest) && ask_socket(skb) == VERDICT_OPENING)
 		return count_event(EVENT_IGNORED_ANSWER);
 	if (flow && is_on_its_way_up(skb, flow))
 		return;
@@ -38,6 +39,7 @@ static inline void inbound_syn(struct __sk_buff *skb, struct scratch *scratch)
 		if (!again) /* another handshake, or another sender: what left before may have had the same number of ours */
 			flow->attempt = flow->attempt ? ATTEMPT_AGAIN : 0;
 		flow->seen = now();
+		renew_place(packet->digest, KINDS_HALF_OPEN);
 		flow->rcv_nxt = segment_end(packet) + 1;
 	}
 	announce_size(skb, packet, interface_at(skb->ifindex));
@@ -53,7 +55,7 @@ static inline bool establish(struct __sk_buff *skb, struct scratch *scratch, str
 	struct flow *flow = &scratch->flow;
 	bool came_here, is_next;
 
-	if ((packet->tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_ACK || !(handshake->state & FLOW_REPLIED) ||
+	if ((packet->tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_ACK ||
 	    !in_sequence(packet->ack, handshake->snd_una + 1, handshake->snd_nxt)) {
 		count_event(EVENT_IGNORED_HANDSHAKE);
 		return false;
@@ -88,7 +90,6 @@ static inline bool establish(struct __sk_buff *skb, struct scratch *scratch, str
 		put_on_trial(packet, flow, flow->attempt & ~ATTEMPT_SENT);
 	if (!enter_flow(TABLE_ESTABLISHED, true))
 		return false;
-	remove_entry(packet->digest, TABLE_HALF_OPEN);
 	relate(packet->digest, TABLE_ESTABLISHED);
 	return true;
 }
@@ -141,18 +142,22 @@ static inline void refresh_tcp(struct __sk_buff *skb, struct scratch *scratch, s
 
 	if (unlikely(flow->flags & FLOW_ON_TRIAL))
 		judge_trial(packet, flow);
-	/* SYN cookies make a socket with the last ACK only; and what goes on after a RST shows that it was forged. */
-	if (flow->flags & (FLOW_NO_SOCKET | FLOW_RESET) && is_due(flow)) {
+	/*
+	 * SYN cookies make a socket with the last ACK only. What goes on after a RST shows that it was forged, and after our
+	 * FIN, that it is the next connection with this tuple, whose handshake was not seen.
+	 */
+	if ((was_closing || flow->flags & FLOW_NO_SOCKET) && is_due(flow)) {
 		verdict = ask_socket(skb);
 		if (verdict > VERDICT_LISTENS)
 			flow->flags &= ~FLOW_NO_SOCKET;
-		if (verdict >= VERDICT_ACCEPTED)
+		if (verdict >= VERDICT_ACCEPTED) {
 			flow->flags &= ~FLOW_RESET;
+			if (!scratch->socket_is_closing)
+				flow->state &= ~FLOW_CLOSING;
+		}
 	}
 	track_received(packet, flow);
-	if (was_closing && !is_closing(flow))
-		flow = move_entry(packet, TABLE_ESTABLISHED, flow, 0);
-	if (flow)
+	if (!was_closing || is_closing(flow) || set_kind(packet->digest, KINDS_ESTABLISHED, KIND_ESTABLISHED, 0, 0))
 		refresh(skb, scratch, flow, TABLE_ESTABLISHED);
 }
 
@@ -212,22 +217,22 @@ static inline int inbound_reset(struct __sk_buff *skb, const struct packet *pack
 	if (flow->flags & FLOW_RESET || !tuple_equal(&flow->tuple, &packet->tuple))
 		return PASS;
 	flow->seen = now();
-	flow->flags |= FLOW_RESET;
-	move_entry(packet, TABLE_ESTABLISHED, flow, 0);
+	set_kind(packet->digest, KINDS_ESTABLISHED, KIND_CLOSING, 0, FLOW_RESET);
 	return PASS;
 }
 
-static inline void inbound_segment(struct __sk_buff *skb, struct scratch *scratch, bool known)
+static inline void inbound_segment(struct __sk_buff *skb, struct scratch *scratch, __u32 known)
 {
 	const struct packet *packet = &scratch->packet;
-	struct flow *flow = known ? look_up(packet, TABLE_ESTABLISHED) : NULL;
-	struct flow *handshake;
+	struct flow *flow = known & KINDS_ESTABLISHED ? look_up(packet, TABLE_ESTABLISHED) : NULL;
+	struct flow *handshake = NULL;
 
 	/* Whether there is a handshake too makes no difference here, and of many flows each look waits for memory. */
 	if (flow && came_by(flow, skb, packet) && !is_closing(flow))
 		return refresh_tcp(skb, scratch, flow);
-	handshake = look_up(packet, TABLE_HALF_OPEN);
-	if (handshake && handshake->flags & FLOW_STRAY)
+	if (known & 1 << KIND_HANDSHAKE)
+		handshake = look_up(packet, TABLE_HALF_OPEN);
+	if (handshake && !(handshake->state & FLOW_REPLIED)) /* no SYN-ACK is seen here (LVS) */
 		handshake = NULL;
 	if (handshake && establish(skb, scratch, handshake))
 		return;
@@ -252,7 +257,7 @@ static inline void refresh_datagrams(struct __sk_buff *skb, struct scratch *scra
 	enum udp_socket socket;
 
 	if (came_by(flow, skb, packet)) {
-		flow->rival = 0;
+		heard_by_its_path(flow);
 		flow = refresh(skb, scratch, flow, TABLE_CONNECTIONLESS);
 	} else {
 		flow = follow_frame(skb, scratch, flow);
@@ -268,10 +273,10 @@ static inline void refresh_datagrams(struct __sk_buff *skb, struct scratch *scra
 	}
 }
 
-static inline void inbound_datagram(struct __sk_buff *skb, struct scratch *scratch, bool known)
+static inline void inbound_datagram(struct __sk_buff *skb, struct scratch *scratch, __u32 known)
 {
 	const struct packet *packet = &scratch->packet;
-	struct flow *flow = known ? find(packet, TABLE_CONNECTIONLESS) : NULL;
+	struct flow *flow = known & KINDS_CONNECTIONLESS ? find(packet, TABLE_CONNECTIONLESS) : NULL;
 	__u32 in_force = configuration.generation;
 	enum udp_socket socket;
 	struct note *note;
@@ -285,10 +290,11 @@ static inline void inbound_datagram(struct __sk_buff *skb, struct scratch *scrat
 	 * at once, or the host in the grace.
 	 */
 	peer_began = flow && flow->state & FLOW_REPLIED;
-	note = peer_began || packet->echo_request ? NULL : find_note(packet->digest);
+	note = packet->echo_request || (flow && proves_peer_began(flow)) ? NULL : find_note(packet->digest);
 	if (note && is_proof(note)) {
 		if (!was_just_heard(note)) { /* it shows a path; the one before may have come while nothing was repaired */
 			note->heard = now();
+			renew_place(packet->digest, 1 << KIND_NOTE);
 			relate_answer(skb);
 			if (repair_of(packet) != REPAIR_OFF)
 				leave_source_open(skb);
@@ -313,7 +319,7 @@ static inline void inbound_datagram(struct __sk_buff *skb, struct scratch *scrat
 	}
 }
 
-/* The slow path. `known`: there is an entry, or the fast path has not looked for one. */
+/* The slow path. `known`: of the packet's digest. */
 __noinline int inbound_change(struct __sk_buff *skb, __u32 known)
 {
 	struct scratch *scratch = get_scratch();
@@ -323,13 +329,13 @@ __noinline int inbound_change(struct __sk_buff *skb, __u32 known)
 	else if (scratch->packet.tcp_flags & TCP_RST)
 		return inbound_reset(skb, &scratch->packet);
 	else if (is_syn(&scratch->packet))
-		inbound_syn(skb, scratch);
+		inbound_syn(skb, scratch, known);
 	else
 		inbound_segment(skb, scratch, known);
 	return PASS;
 }
 
-static inline int hand_to_slow_path(struct __sk_buff *skb, const struct packet *packet, bool known)
+static inline int hand_to_slow_path(struct __sk_buff *skb, const struct packet *packet, __u32 known)
 {
 	put_in_scratch(packet);
 	return inbound_change(skb, known);
@@ -342,9 +348,9 @@ static inline bool is_at_tunnel(const struct __sk_buff *skb, const struct packet
 }
 
 /* Whether a segment without an entry changes nothing: an answer to the host, asked about lately, or brought by a tunnel. */
-static inline bool pass_known_segment(struct __sk_buff *skb, const struct packet *packet)
+static inline bool pass_known_segment(struct __sk_buff *skb, const struct packet *packet, __u32 known)
 {
-	return likely(answers_host(skb, packet)) || (is_marked(packet->digest) && !changes_stray(skb, packet)) ||
+	return (known & 1 << KIND_NOTE && likely(answers_host(skb, packet))) || (is_marked(packet->digest) && !changes_half_open(skb, packet)) ||
 	       (!(packet->tcp_flags & TCP_SYN) /* else none was looked for */ && is_at_tunnel(skb, packet) &&
 		!find_digest(packet->digest, TABLE_HALF_OPEN) && refuse_tunnel(skb, packet));
 }
@@ -366,11 +372,12 @@ static inline bool pass_foreign(const struct __sk_buff *skb, const struct packet
 static inline int inbound_tcp(struct __sk_buff *skb, const struct packet *packet)
 {
 	struct flow *flow = NULL;
+	__u32 known = ~0U; /* nobody has asked */
 
 	if (!is_syn(packet) && pass_foreign(skb, packet))
 		return PASS;
 	if (likely(!(packet->tcp_flags & (TCP_SYN | TCP_RST)))) {
-		flow = find(packet, TABLE_ESTABLISHED);
+		flow = find_connection(packet, &known);
 		/* Beside a handshake of the same tuple, the segment may end that. */
 		if (likely(flow && is_next_frame(skb, packet, flow)) && likely(!(flow->flags & FLOW_ON_TRIAL)) &&
 		    likely(!is_closing(flow) || !find_digest(packet->digest, TABLE_HALF_OPEN))) {
@@ -380,8 +387,10 @@ static inline int inbound_tcp(struct __sk_buff *skb, const struct packet *packet
 		}
 	}
 	/* A RST ends an entry, and a SYN starts one. */
-	if (flow || packet->tcp_flags & TCP_RST || is_syn(packet) || !pass_known_segment(skb, packet))
-		return hand_to_slow_path(skb, packet, flow || packet->tcp_flags & TCP_SYN);
+	if (known == ~0U)
+		known = known_of(packet->digest);
+	if (flow || packet->tcp_flags & TCP_RST || is_syn(packet) || !pass_known_segment(skb, packet, known))
+		return hand_to_slow_path(skb, packet, known);
 	return PASS;
 }
 
@@ -417,7 +426,7 @@ static inline void inbound_connectionless(struct __sk_buff *skb, const struct pa
 	    (likely(!is_untaken(flow)) || stays_untaken(skb, packet)))
 		return set_active(flow);
 	if (flow || !pass_known_datagram(skb, packet))
-		hand_to_slow_path(skb, packet, flow);
+		hand_to_slow_path(skb, packet, flow ? KINDS_CONNECTIONLESS : 0);
 }
 
 static inline int ingress(struct __sk_buff *skb, __u32 header)

@@ -110,5 +110,7 @@ volatile const bool have_check_mtu = false; /* bpf_check_mtu, from 5.12 */
 volatile const bool have_kernel_skb = false; /* bpf_cast_to_kern_ctx and bpf_rdonly_cast, from 6.2 */
 volatile const bool have_probe_read = false; /* bpf_probe_read_kernel; not in a kernel locked down */
 volatile const bool have_tail_calls = false; /* beside functions: arm64 from 6.0 */
+volatile const bool orders_stores = true;    /* this CPU's stores are seen in their order: not arm64's */
+volatile const __u32 last_bucket = 1;        /* their number, a power of two, less one: see table.h */
 volatile const __u64 digest_seed[10] = {};  /* secret; see tuple.h */
 volatile const __u64 own_namespace = 0;     /* the cookie of the network namespace; see source_repair.h */

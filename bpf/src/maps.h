@@ -8,8 +8,10 @@
 #define INTERFACE_PLACES 65536
 #define MAX_GATEWAYS 4096
 #define MAX_CPUS 1024 /* a power of two */
-#define MARKS 262144 /* a power of two */
 #define SELVES 64 /* a power of two */
+#define BUCKET_LOCKS 1024 /* a power of two */
+#define PAIR_SLOT_BITS 9
+#define PAIR_SLOTS (1 << PAIR_SLOT_BITS)
 
 #define MAP(name, kind, entries, flags, from, to)                                                  \
 	struct {                                                                                   \
@@ -22,25 +24,13 @@
 
 #define ARRAY(name, entries, to) MAP(name, ARRAY, entries, 0, __u32, to)
 
-/* The flow tables, by digest: see table.h. */
-struct flows {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 1);
-	__type(key, __u64);
-	__type(value, struct flow);
-};
-struct flows half_open SEC(".maps"), established SEC(".maps"), connectionless SEC(".maps"), assured SEC(".maps");
-
-/* These, by enum flow_map: of the entries of all of them the verifier knows the same. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, FLOW_MAPS);
-	__type(key, __u32);
-	__array(values, struct flows);
-} flow_maps SEC(".maps") = { .values = { &half_open, &established, &connectionless, &assured } };
-
-/* The digests of tuples in which the host spoke first: see outbound.h. */
-MAP(outbound, LRU_HASH, 1, 0, __u64, struct note);
+/*
+ * The table of all that is known of tuples: see table.h. The cell with a place's index has the rest. The loader sets both sizes.
+ * What is mapped begins at a line of memory.
+ */
+MAP(buckets, ARRAY, 2, BPF_F_MMAPABLE, __u32, struct bucket);
+MAP(cells, ARRAY, 2 * PLACES, BPF_F_MMAPABLE, __u32, struct flow);
+ARRAY(bucket_locks, BUCKET_LOCKS, struct bucket_lock);
 
 /* To the flow of what does not show its tuple: see portless.h. */
 MAP(leads, LRU_HASH, 32768, 0, __u64, struct lead);
@@ -48,9 +38,6 @@ MAP(leads, LRU_HASH, 32768, 0, __u64, struct lead);
 /* By which way replies through a sender were seen to arrive: see handshake.h. */
 MAP(ways, LRU_HASH, 16384, 0, struct sender, struct learnt);
 MAP(begun_by, LRU_HASH, 1024, 0, struct sender, struct begun);
-
-/* The negative cache: see negative_cache.h. */
-ARRAY(marks, MARKS, __u64);
 
 /* By the low bits of an ifindex: the entry's says whether it is the one. The last, of none, takes what any does. */
 ARRAY(interfaces, INTERFACE_PLACES + 1, struct interface);
@@ -66,6 +53,8 @@ MAP(prefixes, LPM_TRIE, 90112, BPF_F_NO_PREALLOC, struct prefix_key, __u32);
 /* To enum own_flags, and the id of an interface. */
 MAP(own_addresses, HASH, 16384, BPF_F_NO_PREALLOC, __u8[16], __u32);
 
+/* See find_slot(). The loader gives each CPU its slots. Of a pair, readers add up both maps. */
+MAP(pair_slots, ARRAY, PAIR_SLOTS, BPF_F_MMAPABLE, __u32, struct pair_slot);
 MAP(pairs, PERCPU_HASH, 16384, BPF_F_NO_PREALLOC, struct pair, struct pair_count);
 
 MAP(events, PERCPU_ARRAY, EVENT_END, 0, __u32, __u64);

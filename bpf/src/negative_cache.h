@@ -1,42 +1,35 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* The negative cache: marks of the digests of tuples that are no flow (docs/design/flow-tables.md). */
+/* The negative cache: marks of tuples that are no flow (docs/design/flow-tables.md). One lasts two minutes. */
 #pragma once
 
-#include "flow.h"
+#include "table.h"
 
-static inline __u64 *get_mark(__u64 digest)
+/* By what a mark is known: of another generation by something else, so that a new one makes all void. */
+static inline __u64 mark_digest(__u64 digest, __u32 generation)
 {
-	__u32 index = (digest >> 1) % MARKS; /* digests are odd */
-
-	return bpf_map_lookup_elem(&marks, &index);
-}
-
-static inline __u32 period(void)
-{
-	return now() >> 10;
+	return digest ^ (__u64)(generation * (__u32)DIGEST_MULTIPLIER) << 32;
 }
 
 static inline bool is_marked(__u64 digest)
 {
-	const __u64 *mark = get_mark(digest);
-	__u64 when = mark ? *mark ^ digest : 0;
+	__u32 place = find_place(mark_digest(digest, configuration.generation), 1 << KIND_MARK);
+	const struct bucket *bucket = get_bucket(place / PLACES);
 
-	return mark && (__u32)when == configuration.generation && period() - (__u32)(when >> 32) <= 1;
+	return bucket && is_live(bucket->place[place & (PLACES - 1)], stamp_now());
 }
 
 /* The generation is that of before what is marked was found out: what changed meanwhile makes the mark void. */
-static inline void put_mark(__u64 digest, __u32 generation)
+static __noinline void put_mark(__u64 digest, __u32 generation)
 {
-	__u64 *mark = get_mark(digest), fresh = digest ^ (__u64)period() << 32 ^ generation;
+	__u64 key = mark_digest(digest, generation);
 
-	if (mark && *mark != fresh) /* else left alone: others read it at this moment */
-		*mark = fresh;
+	if (find_place(key, 1 << KIND_MARK) < 0)
+		put_flow(key, KIND_MARK, 1 << KIND_MARK);
+	else
+		renew_place(key, 1 << KIND_MARK);
 }
 
 static inline void clear_mark(__u64 digest)
 {
-	__u64 *mark = get_mark(digest);
-
-	if (mark && *mark) /* perhaps another's, which is asked about once more */
-		*mark = 0;
+	forget(mark_digest(digest, configuration.generation), 1 << KIND_MARK);
 }

@@ -64,12 +64,18 @@ __noinline int relate(__u64 digest, __u32 table)
 {
 	struct flow *flow = find_digest(digest, table);
 	struct scratch *scratch = get_scratch();
+	const struct lead *last;
 	struct record *record;
+	__u64 ends;
 
 	if (!flow || flow->flags & (table == TABLE_CONNECTIONLESS ? FLOW_NO_SOCKET | FLOW_AS_ROUTED : FLOW_AS_ROUTED))
 		return 0;
-	if (flow->tuple.protocol == IPPROTO_UDP)
-		enter_lead(lead_key(LEAD_ENDS, &flow->tuple, 0), digest, table, 0, IPPROTO_UDP);
+	if (flow->tuple.protocol == IPPROTO_UDP) {
+		ends = lead_key(LEAD_ENDS, &flow->tuple, 0);
+		last = find_lead(ends);
+		if (!last || last->digest != digest)
+			enter_lead(ends, digest, table, 0, IPPROTO_UDP);
+	}
 	if (table == TABLE_CONNECTIONLESS && (!(flow->state & FLOW_REPLIED) || is_ping(flow)))
 		return 0;
 	record = bpf_map_lookup_elem(&originated, &flow->tuple);
@@ -86,7 +92,25 @@ __noinline int relate(__u64 digest, __u32 table)
 /* Whether a connectionless flow was answered, and is asked again. The kernel answers anybody's pings. */
 static inline bool becomes_assured(const struct flow *flow)
 {
-	return (flow->state & FLOW_REPLIED) && !(flow->flags & FLOW_ASSURED) && !is_ping(flow);
+	return (flow->state & FLOW_REPLIED) && !(flow->flags & (FLOW_ASSURED | FLOW_CROWDED)) && !is_ping(flow);
+}
+
+/* It does, if its bucket has less than the share of conversations, which anybody can forge. Returns the flow's entry. */
+static __noinline struct flow *assure(struct scratch *scratch, struct flow *flow)
+{
+	__u64 digest = scratch->packet.digest;
+
+	if (may_be_assured(digest)) {
+		if (set_kind(digest, KINDS_CONNECTIONLESS, KIND_ASSURED, 0, FLOW_ASSURED))
+			return flow;
+		if (!copy_flow(&scratch->flow, flow, &scratch->packet))
+			return NULL;
+		scratch->flow.flags |= FLOW_ASSURED; /* it stands in the last place */
+		if (put_flow(digest, KIND_ASSURED, KINDS_CONNECTIONLESS))
+			return get_cell(scratch->put.place);
+	}
+	flow->flags |= FLOW_CROWDED;
+	return flow;
 }
 
 /*
@@ -99,12 +123,13 @@ static __noinline struct flow *refresh(struct __sk_buff *skb, struct scratch *sc
 
 	if (due) {
 		flow->seen = now();
-		flow->flags &= ~(FLOW_ACTIVE | FLOW_ALTERNATES); /* if they go on in turn, it is set again */
+		renew_place(scratch->packet.digest, kinds_of(table));
+		flow->flags &= ~(FLOW_ACTIVE | FLOW_CROWDED | FLOW_ALTERNATES); /* if they go on in turn, that is set again */
 	} else {
 		set_active(flow);
 	}
 	if (table == TABLE_CONNECTIONLESS && becomes_assured(flow))
-		flow = move_entry(&scratch->packet, table, flow, 0);
+		flow = assure(scratch, flow);
 	if (!due || !flow)
 		return flow;
 	/* A connection keeps its way. */
@@ -128,7 +153,7 @@ __noinline int relate_answer(struct __sk_buff *skb)
 	if (verdict == VERDICT_OPENING || verdict == VERDICT_REFUSED)
 		return false;
 	if (verdict == VERDICT_ACCEPTED) { /* a guest with the host's address has sent that SYN (macvtap) */
-		bpf_map_delete_elem(&outbound, &scratch->packet.digest);
+		forget(scratch->packet.digest, 1 << KIND_NOTE);
 		return false;
 	}
 	if (verdict != VERDICT_OPENED || !find_way_back(skb, LEARNT_WAY) || path->flags & FLOW_AS_ROUTED)

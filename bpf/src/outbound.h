@@ -14,9 +14,11 @@
  */
 static inline struct note *find_note(__u64 digest)
 {
-	struct note *note = bpf_map_lookup_elem(&outbound, &digest);
+	struct note *note = (struct note *)get_cell(find_place(digest, 1 << KIND_NOTE));
 
-	if (!note || (age(note->sent) > seconds(IDLE_OUTBOUND) &&
+	_Static_assert(offsetof(struct note, sent) == offsetof(struct flow, seen), "a time for a time");
+	_Static_assert(offsetof(struct note, heard) == offsetof(struct flow, created), "a time for a time");
+	if (!note || note->digest != digest || (age(note->sent) > seconds(IDLE_OUTBOUND) &&
 		      (!note->heard || age(note->heard) > seconds(IDLE_OUTBOUND))))
 		return NULL;
 	return note;
@@ -36,10 +38,22 @@ static inline bool is_proof(const struct note *note)
 	return note->heard || age_at(note->sent, time) < age_at(grace, time);
 }
 
+/* Notes that the host spoke first by the scratch packet's tuple, or by what else has this digest; false without room. */
+static inline bool enter_note(__u64 digest, __u32 heard)
+{
+	*(struct note *)&get_scratch()->flow = (struct note){ .digest = digest, .sent = now(), .heard = heard };
+	return put_flow(digest, KIND_NOTE, 1 << KIND_NOTE);
+}
+
+static inline void renew_note(struct note *note)
+{
+	note->sent = now();
+	renew_place(note->digest, 1 << KIND_NOTE);
+}
+
 /* `ifindex`: where the scratch packet came in, 0 for what the host itself sends. */
 __noinline int note_outbound(__u32 ifindex)
 {
-	struct note note = { .sent = now() };
 	struct scratch *scratch = get_scratch();
 	__u32 generation = *(volatile __u32 *)&configuration.generation;
 	enum event reason = refusal(ifindex);
@@ -48,7 +62,7 @@ __noinline int note_outbound(__u32 ifindex)
 		return 0;
 	if (reason != EVENT_END) /* what the host sends may be from an address that has just come */
 		put_mark(scratch->packet.digest, generation);
-	else if (!bpf_map_update_elem(&outbound, &scratch->packet.digest, &note, BPF_ANY))
+	else if (enter_note(scratch->packet.digest, 0))
 		count_event(EVENT_ADMITTED_OUTBOUND);
 	return 0;
 }
@@ -70,7 +84,7 @@ static inline void host_speaks(const struct __sk_buff *skb, const struct packet 
 		    !(skb->ingress_ifindex && is_of_interface(refusal_of_self(packet, skb->ingress_ifindex))))
 			host_begins(packet, skb->ingress_ifindex);
 	} else if (age(note->sent) >= seconds(1)) { /* no more often, so that the cache line stays shared */
-		note->sent = now();
+		renew_note(note);
 	}
 }
 
@@ -84,7 +98,9 @@ static inline bool answers_host(struct __sk_buff *skb, const struct packet *pack
 	if (likely(was_just_heard(note)))
 		return true;
 	put_in_scratch(packet);
-	if (relate_answer(skb))
+	if (relate_answer(skb)) {
 		note->heard = now();
+		renew_place(packet->digest, 1 << KIND_NOTE);
+	}
 	return true;
 }

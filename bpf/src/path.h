@@ -5,7 +5,7 @@
  */
 #pragma once
 
-#include "table.h"
+#include "negative_cache.h"
 
 /* The interface with this ifindex, NULL for one without programs. 0 finds at most an empty place, all zeros. */
 static inline struct interface *interface_at(__u32 ifindex)
@@ -269,7 +269,7 @@ static inline bool take_path(struct scratch *scratch)
 }
 
 /*
- * Gives the flow the scratch packet's path and this way, by another entry: a reply on another CPU never sees half of
+ * Gives the flow the scratch packet's path and this way, by another cell if there is room: no reply sees half of
  * one. NULL where no reply can go back by that path.
  */
 static __noinline struct flow *set_path(struct __sk_buff *skb, struct scratch *scratch, struct flow *flow, enum table table,
@@ -280,8 +280,8 @@ static __noinline struct flow *set_path(struct __sk_buff *skb, struct scratch *s
 	if (copy_flow(&scratch->flow, flow, &scratch->packet)) {
 		if (!take_path(scratch))
 			return flow;
-		if (!put_flow(scratch->packet.digest, table, BPF_EXIST))
-			return find(&scratch->packet, table);
+		if (put_flow(scratch->packet.digest, kind_of(&scratch->flow, table), kinds_of(table)))
+			return get_cell(scratch->put.place);
 	}
 	count_event(EVENT_INSERT_FAILED_HALF_OPEN + table); /* the packet has lost its place */
 	return NULL;

@@ -284,7 +284,8 @@ static inline enum outcome prepare(struct __sk_buff *skb, const struct packet *p
 		mac = read_mac(target->mac);
 		copy_mac(handover->frame + ETH_ALEN, &mac);
 	}
-	if (unlikely(*(volatile const __u32 *)&flow->ifindex != target->ifindex))
+	if (unlikely(*(volatile const __u32 *)&flow->ifindex != target->ifindex) ||
+	    unlikely(!address_equal(flow->tuple.peer, packet->tuple.peer)))
 		return OUTCOME_LINK_DOWN; /* its entry has become another's this very moment, and so may the MAC be */
 	if (!fits_interface(skb, packet, target, header))
 		return OUTCOME_MTU;

@@ -56,6 +56,13 @@ struct known_self {
 	bool counted;  /* that something came in for it which is not ours */
 };
 
+/* Where a flow is put: see put_flow(). */
+struct put {
+	__u32 changes; /* of the lock's */
+	__u32 place;   /* that the tuple gets */
+	bool hidden;   /* while it is written: it has another path than what was there */
+};
+
 /*
  * What global functions, all that are not static, work on (docs/design/flow-tables.md, "Verifier"). The verifier does
  * not follow what is kept here. One for each CPU, as softirqs do not nest.
@@ -64,6 +71,7 @@ struct scratch {
 	struct handover handover;
 	struct packet packet;
 	struct flow flow;
+	struct put put;
 	struct path path;
 	struct sender sender; /* of it */
 	struct record record; /* that is going to replace another */

@@ -53,13 +53,12 @@ __noinline int enter_question(struct __sk_buff *skb, __u32 known_wildcard)
 /* The scratch packet answers what the host began: what a wildcard socket sends to that peer goes as routed. */
 __noinline int leave_source_open(struct __sk_buff *skb)
 {
-	struct note note = { .sent = now(), .heard = now() };
 	const struct packet *packet = scratch_packet();
 	__u64 asker = lead_key(LEAD_ASKER, &packet->tuple, 0);
 
 	if (!find_note(asker) && !(own_address(packet->tuple.self) && may_be_wildcard(taker(skb))))
 		return 0;
-	bpf_map_update_elem(&outbound, &asker, &note, BPF_ANY);
+	enter_note(asker, now());
 	bpf_map_delete_elem(&leads, &asker);
 	return 0;
 }

@@ -93,7 +93,9 @@ static inline __u32 own_address(const __u8 *address)
 
 static inline __u64 finish_digest(__u64 sum)
 {
-	return (sum ^ sum >> 32) * DIGEST_MULTIPLIER | 1; /* an even one is a key of its own: see ended_key() */
+	__u64 product = (sum ^ sum >> 32) * DIGEST_MULTIPLIER;
+
+	return (product ^ product >> 32) | 1; /* the low bits of a product depend on few others; never 0 */
 }
 
 /* Of an IPv4 tuple the halves that are always the same are left out. */

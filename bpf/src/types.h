@@ -9,7 +9,7 @@
 
 /* Pinned beside the maps; those of another layout are replaced. */
 enum layout {
-	LAYOUT_VERSION = 23,
+	LAYOUT_VERSION = 24,
 };
 
 /*
@@ -26,8 +26,8 @@ struct tuple {
 } __attribute__((aligned(8)));
 
 /*
- * Written at ingress, so that no bit is lost to a reply on another CPU, except where that closes the flow: it moves the
- * entry. While handshakes try ways (handshake.h), what leaves changes the way.
+ * Written at ingress, so that no bit is lost to a reply on another CPU, except where what leaves changes the way, while
+ * handshakes try ways (handshake.h).
  */
 enum flow_flags {
 	FLOW_NEXT_HOP_GATEWAY = 1 << 0, /* send to the gateway's MAC; see next_hop_mac() where it is not known */
@@ -43,11 +43,13 @@ enum flow_flags {
 	FLOW_LAST_HOP = 1 << 9,   /* to the MAC of the inbound frames */
 	FLOW_AS_ROUTED = 1 << 10, /* as the kernel sends them */
 	FLOW_WAY = FLOW_LAST_HOP | FLOW_AS_ROUTED,
+	FLOW_HOP = FLOW_WAY | FLOW_NEXT_HOP_GATEWAY | FLOW_ENFORCE_MAC | FLOW_ON_LINK, /* what says where to */
 	FLOW_ON_TRIAL = 1 << 11,  /* established: whether replies arrive by its way is not known */
+	FLOW_CROWDED = 1 << 13,   /* connectionless: no room for another conversation; asked again in a second */
 	FLOW_SETTLED = 1 << 12,   /* half-open: its way is settled, and was heard of just now */
 };
 
-/* Written at egress, and at ingress where a flow begins anew or moves. */
+/* Written at egress, and at ingress where a flow begins anew, moves, or turns out not to close. */
 enum flow_state {
 	FLOW_CLOSING = 1 << 0,    /* we sent FIN or RST: idle soon */
 	FLOW_REPLIED = 1 << 1,    /* we answered; half-open: snd_una and snd_nxt are known */
@@ -103,7 +105,7 @@ struct flow {
 	};
 	union {
 		__u32 snd_nxt; /* the highest that we sent, plus one */
-		__u32 rival;   /* connectionless: the other path by which frames come, see follow.h; 0: none */
+		__u32 rival;   /* connectionless: the number of the other path by which frames come, see follow.h; 0: none */
 	};
 	union {
 		__u32 rcv_nxt; /* half-open: what acknowledges the peer's SYN; else what we acknowledged last */
@@ -162,8 +164,11 @@ struct path {
 
 /* Of a tuple whose originator is the host, to a second; and of a peer that answered, see source_repair.h. */
 struct note {
-	__u32 sent;  /* ticks: the SYN, or the host's last datagram */
-	__u32 heard; /* ticks: the last answer; 0: none came */
+	__u64 digest;
+	__u64 pad[4];
+	__u32 sent;  /* ticks: the SYN, or the host's last datagram. Where a flow has `seen`: its cell may be one meanwhile */
+	__u32 pads[7];
+	__u32 heard; /* ticks: the last answer; 0: none came. Where a flow has `created` */
 };
 
 enum next_hop_mode {
@@ -352,6 +357,12 @@ struct pair_count {
 	__u64 flows;
 };
 
+/* Where one CPU counts a pair. Its family, which is never 0, says that there is one. */
+struct pair_slot {
+	struct pair pair;
+	struct pair_count count;
+};
+
 /* What is counted without an interface pair. A number never becomes another event's: maps outlive versions. */
 enum event {
 	/* Packets that could not be read; they pass. */
@@ -404,7 +415,7 @@ enum event {
 	EVENT_END,
 };
 
-/* Kinds of flow, in the order of their events above. Which map has one: map_of(). */
+/* Kinds of flow, in the order of their events above: as people know them. */
 enum table {
 	TABLE_HALF_OPEN = 0,
 	TABLE_ESTABLISHED = 1,
@@ -415,12 +426,40 @@ enum table {
 	TABLE_RELATED,
 };
 
-enum flow_map {
-	MAP_HALF_OPEN,
-	MAP_ESTABLISHED,
-	MAP_CONNECTIONLESS,
-	MAP_ASSURED,
-	FLOW_MAPS,
+/* What a place of the table holds, by rank: who needs room takes the lowest. Assured and established ones were validated. */
+enum kind {
+	KIND_FREE,
+	KIND_MARK,        /* of a tuple that is no flow, under a key of its own: see negative_cache.h. Has no cell */
+	KIND_STRAY,
+	KIND_HANDSHAKE,
+	KIND_QUESTION,
+	KIND_CLOSING,
+	KIND_NOTE,        /* its cell is a struct note: see outbound.h */
+	KIND_ASSURED,     /* whoever forges two questions gets there: so it pushes out no connection */
+	KIND_ESTABLISHED,
+	KIND_TAKEN,       /* a flow is being written */
+};
+
+/* A place: the upper bits of a digest, what it holds, and how old that is. */
+enum place {
+	PLACE_STAMP_SHIFT = 5,   /* ticks of an entry become a stamp, of which 19 bits are kept */
+	PLACE_SPILLED = 1 << 19, /* of a bucket's first: what found no room here stands in the other bucket */
+	PLACE_KIND_SHIFT = 20,
+	PLACE_KEY_SHIFT = 24,
+	PLACES = 8, /* of a bucket: a line of memory */
+	PLACES_VALIDATED = 7, /* the last is for what may be anybody's: questions and handshakes always find room */
+	PLACE_SHARE = 3, /* so many of a bucket a kind that anybody can fill takes from others */
+};
+
+struct bucket {
+	__u64 place[PLACES];
+};
+
+/* What changes places of these buckets holds it. Each has a line of memory of its own. */
+struct bucket_lock {
+	struct bpf_spin_lock lock;
+	__u32 changes;
+	__u8 pad[56];
 };
 
 enum tail {

@@ -97,8 +97,8 @@ func hostKeys() []yamlKey {
 	return []yamlKey{
 		{"flow_table", "map", "", "The size of the tables in the kernel."},
 		{"flow_table.max_entries", fmt.Sprintf("%d to %d", config.MinEntries, config.MaxEntries), "262144",
-			"Entries of the largest table; the others are fixed fractions of it. A full table forgets what was quiet longest. What ended or never became a conversation has room of its own. " +
-				"The memory, some 420 bytes an entry, is allocated at the start."},
+			"Entries of the largest table, raised to a power of two; the others are fixed fractions of it. A full table forgets what was quiet longest. What ended or never became a conversation gives way first. " +
+				"The memory, some 210 bytes an entry, is allocated at the start."},
 		{"fallback_route", oneOf("fallback_route"), "true", "Replies are still built when the default route is gone. It needs an interface that enforces."},
 		{"manage_rp_filter", oneOf("manage_rp_filter"), "true",
 			"Strict rp_filter (1) becomes loose (2) on managed interfaces that enforce. This is logged and shown by **replypath status**. **replypath detach** restores it."},

@@ -25,7 +25,8 @@ func Fill(s *metrics.Snapshot, d *datapath.Datapath, names map[uint16]string) er
 		return err
 	}
 	setEvents(s, events)
-	s.Outbound.Capacity = uint64(d.Outbound.MaxEntries() - bpf.Reserve())
+	notes := bpf.Notes{Table: bpf.TableOf(&d.DatapathMaps)}
+	s.Outbound.Capacity = notes.Capacity()
 	pairs, err := ReadByName(&d.Maps, names)
 	if err != nil {
 		return err
@@ -363,27 +364,40 @@ func ReadPairs(maps *bpf.Maps) (Pairs, error) {
 	)
 	entries := maps.Pairs.Iterate()
 	for entries.Next(&pair, &counts) {
-		var sum bpf.DatapathPairCount // set, not added: an iteration that a deletion interrupts begins again
-		for _, count := range counts {
-			sum.Packets += count.Packets
-			sum.Bytes += count.Bytes
-			sum.Flows += count.Flows
-		}
-		sums[pair] = sum
+		delete(sums, pair) // an iteration that a deletion interrupts begins again
+		sums.add(pair, counts...)
 	}
-	if err := entries.Err(); err != nil {
+	slots := maps.EachPairSlot(func(s *bpf.DatapathPairSlot) { sums.add(s.Pair, s.Count) })
+	if err := errors.Join(entries.Err(), slots); err != nil {
 		return nil, fmt.Errorf("read the counters of interface pairs: %w", err)
 	}
 	return sums, nil
 }
 
+func (c Pairs) add(pair bpf.DatapathPair, counts ...bpf.DatapathPairCount) {
+	sum := c[pair]
+	for _, count := range counts {
+		sum.Packets += count.Packets
+		sum.Bytes += count.Bytes
+		sum.Flows += count.Flows
+	}
+	c[pair] = sum
+}
+
 // Forget deletes the counters of pairs with an interface whose id is about to become another's.
 func Forget(maps *bpf.Maps, id uint16) error {
 	pairs, err := ReadPairs(maps)
-	errs := []error{err}
+	errs := []error{err, maps.EachPairSlot(func(s *bpf.DatapathPairSlot) {
+		if Concerns(s.Pair, id) {
+			*s = bpf.DatapathPairSlot{}
+		}
+	})}
 	for pair := range pairs {
-		if Concerns(pair, id) {
-			errs = append(errs, maps.Pairs.Delete(pair))
+		if !Concerns(pair, id) {
+			continue
+		}
+		if err := maps.Pairs.Delete(pair); !errors.Is(err, ebpf.ErrKeyNotExist) { // some are in slots alone
+			errs = append(errs, err)
 		}
 	}
 	if err := errors.Join(errs...); err != nil {

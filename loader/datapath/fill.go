@@ -3,13 +3,13 @@
 package datapath
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
 	"github.com/cilium/ebpf"
 
 	"replypath/bpf"
-	"replypath/loader/config"
 )
 
 // Fill copies what the maps hold that are to be replaced. The programs that are
@@ -21,27 +21,13 @@ func (d *Datapath) Fill() error {
 		return err
 	}
 	d.filled = &clock
-	for name, from := range d.maps.replaced {
-		to := d.maps.all[name]
-		switch name {
-		case bpf.DatapathMapOutbound:
-			err = copyHash[bpf.DatapathNote](to, from)
-		case bpf.DatapathMapEvents:
-			err = copyEvents(to, from)
-		}
-		if err != nil {
-			return fmt.Errorf("copy %s: %w", name, err)
-		}
+	if from := d.maps.replaced[bpf.DatapathMapEvents]; from != nil {
+		err = copyEvents(d.maps.all[bpf.DatapathMapEvents], from)
 	}
-	return d.copyAll()
+	return errors.Join(err, d.copyFlows(isAny), d.copyNotes())
 }
 
-// copyAll copies what is in use last: where there is no room for all, the kernel gives up what came first.
-func (d *Datapath) copyAll() error {
-	return errors.Join(
-		d.copyFlows(func(_ *bpf.FlowTable, _ uint64, flow *bpf.DatapathFlow) (bool, error) { return isSpent(flow), nil }),
-		d.copyFlows(func(_ *bpf.FlowTable, _ uint64, flow *bpf.DatapathFlow) (bool, error) { return !isSpent(flow), nil }))
-}
+func isAny(*bpf.FlowTable, uint64, *bpf.DatapathFlow) (bool, error) { return true, nil }
 
 // AddMissed copies the flows that were recorded since Fill in the tables that are replaced, once the
 // programs that write to those are attached no more. What is known here stays. It works once. That it cannot is logged:
@@ -70,45 +56,65 @@ func (d *Datapath) addMissed(filled Clock) error {
 	})
 }
 
-// isMissed tells whether a table has no such flow, or has it open though it has closed since, which it forgets.
+// isMissed tells whether a table has no such flow, or has it open though it has closed since.
 func isMissed(to *bpf.FlowTable, digest uint64, flow *bpf.DatapathFlow) (bool, error) {
 	known, err := to.Find(digest)
 	if known == nil || err != nil {
 		return err == nil, err
 	}
-	if known.IsClosing() || !flow.IsClosing() || known.Created != flow.Created {
-		return false, nil
-	}
-	return true, to.Delete(digest)
+	return !known.IsClosing() && flow.IsClosing() && known.Created == flow.Created, nil
 }
 
-// copyFlows copies flows of the tables that are replaced.
+// copiesTable tells whether the table is replaced by one that gets what it holds: sizes changes both of its maps.
+func (s *mapSet) copiesTable() bool {
+	return s.replaced[bpf.DatapathMapBuckets] != nil && s.replaced[bpf.DatapathMapCells] != nil
+}
+
+// copyFlows copies flows of the table that is replaced. Where there is no room for all, what matters less is given up.
 func (d *Datapath) copyFlows(isWanted func(to *bpf.FlowTable, digest uint64, flow *bpf.DatapathFlow) (bool, error)) (err error) {
-	for _, name := range flowMaps {
-		if d.maps.replaced[name] == nil { // sizes changes all of them
-			return nil
-		}
+	if !d.maps.copiesTable() {
+		return nil
 	}
-	to := FlowTables(d.maps.all)
-	for _, from := range FlowTables(d.maps.replaced) {
-		read := from.Each(func(digest uint64, flow *bpf.DatapathFlow) bool {
-			var wanted bool
-			if wanted, err = isWanted(&to[from.ID], digest, flow); wanted && err == nil {
-				err = to[from.ID].Put(digest, flow)
+	return bpf.TableOf(TableMaps(d.maps.all)).AtOnce(func(table bpf.Table) error {
+		to := table.Flows()
+		for _, from := range bpf.FlowTables(TableMaps(d.maps.replaced)) {
+			read := from.Each(func(_ uint64, flow *bpf.DatapathFlow) bool {
+				var wanted bool
+				digest := d.opts.Seeds.Digest(flow.Tuple)
+				if wanted, err = isWanted(&to[from.ID], digest, flow); wanted && err == nil {
+					err = unlessFull(to[from.ID].Put(digest, flow))
+				}
+				return err == nil
+			})
+			if err := errors.Join(read, err); err != nil {
+				return fmt.Errorf("copy %s: %w", TableName(from.ID), err)
 			}
-			return err == nil
-		})
-		if err := errors.Join(read, err); err != nil {
-			return fmt.Errorf("copy %s: %w", TableName(from.ID), err)
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
-// isSpent tells a flow that is closing, or is none, or nothing but a question so far.
-func isSpent(flow *bpf.DatapathFlow) bool {
-	isOneWay := flow.State&uint8(bpf.DatapathFlowStateFLOW_REPLIED) == 0 && flow.Tuple.Protocol != config.ProtocolTCP
-	return isOneWay || flow.IsClosing() || flow.Flags&uint16(bpf.DatapathFlowFlagsFLOW_STRAY) != 0
+// copyNotes copies by which tuples the host spoke first.
+func (d *Datapath) copyNotes() error {
+	if !d.maps.copiesTable() {
+		return nil
+	}
+	from := bpf.Notes{Table: bpf.TableOf(TableMaps(d.maps.replaced))}
+	return bpf.TableOf(TableMaps(d.maps.all)).AtOnce(func(table bpf.Table) (err error) {
+		to := bpf.Notes{Table: table}
+		read := from.Each(func(note *bpf.DatapathNote) { err = cmp.Or(err, unlessFull(to.Put(note))) })
+		if err := errors.Join(read, err); err != nil {
+			return fmt.Errorf("copy notes: %w", err)
+		}
+		return nil
+	})
+}
+
+func unlessFull(err error) error {
+	if errors.Is(err, bpf.ErrNoRoom) {
+		return nil
+	}
+	return err
 }
 
 // copyEvents gives the counts of all CPUs to the first one of a table that nobody
@@ -128,29 +134,4 @@ func copyEvents(to, from *ebpf.Map) error {
 		}
 	}
 	return nil
-}
-
-// copyHash copies what is known by digest.
-func copyHash[V any](to, from *ebpf.Map) error {
-	const most = 4096 // by one system call
-	var (
-		cursor  ebpf.MapBatchCursor
-		digests = make([]uint64, most)
-		values  = make([]V, most)
-	)
-	for {
-		count, err := from.BatchLookup(&cursor, digests, values, nil)
-		last := errors.Is(err, ebpf.ErrKeyNotExist)
-		if err != nil && !last {
-			return fmt.Errorf("read entries: %w", err)
-		}
-		if count > 0 {
-			if _, err := to.BatchUpdate(digests[:count], values[:count], nil); err != nil {
-				return fmt.Errorf("write entries: %w", err)
-			}
-		}
-		if last {
-			return nil
-		}
-	}
 }

@@ -111,10 +111,10 @@ func (d *Datapath) loadLater(
 	})
 }
 
-// HasNewTables tells whether the flow tables or the notes are others than the earlier
-// datapath's, whose attached programs do not write to it.
+// HasNewTables tells whether the flow tables are others than the earlier datapath's, whose
+// attached programs do not write to them.
 func (d *Datapath) HasNewTables() bool {
-	return d.maps.fresh[bpf.DatapathMapEstablished] || d.maps.fresh[bpf.DatapathMapOutbound]
+	return d.maps.fresh[bpf.DatapathMapCells]
 }
 
 // Earlier returns the programs that were attached when this datapath was loaded.

@@ -48,12 +48,10 @@ func (s *mapSet) open(shapes map[string]*ebpf.MapSpec) error {
 			return err
 		}
 	}
-	// The programs find the tables by this one: where a table is another, all are.
-	tables := append([]string{bpf.DatapathMapFlowMaps}, flowMaps...)
-	if !slices.ContainsFunc(tables, func(name string) bool { return s.fresh[name] }) {
+	if !slices.ContainsFunc(flowMaps, func(name string) bool { return s.fresh[name] }) {
 		return nil
 	}
-	for _, name := range tables {
+	for _, name := range flowMaps {
 		if pinned := s.all[name]; pinned != nil {
 			delete(s.all, name)
 			delete(s.ids, name)
@@ -71,14 +69,6 @@ func (s *mapSet) makeFresh(specs map[string]*ebpf.MapSpec) error {
 	for name := range s.fresh {
 		if err := s.newMap(name, specs[name]); err != nil {
 			return err
-		}
-	}
-	if !s.fresh[bpf.DatapathMapFlowMaps] {
-		return nil
-	}
-	for i, name := range flowMaps {
-		if err := s.all[bpf.DatapathMapFlowMaps].Put(uint32(i), s.all[name]); err != nil {
-			return fmt.Errorf("enter map %s into the one of flow tables: %w", name, err)
 		}
 	}
 	return nil
@@ -114,7 +104,7 @@ func (s *mapSet) openMap(name string, spec *ebpf.MapSpec) error {
 		return s.ids.note(name, pinned)
 	}
 	s.fresh[name] = true
-	s.logReplaced(name, pinned, reason)
+	s.logReplaced(name, spec, pinned, reason)
 	if isCopied(name) && (errors.Is(reason, errSize) || errors.Is(reason, errApart)) {
 		s.replaced[name] = pinned
 	} else if err := bpf.Close(pinned); err != nil {
@@ -123,12 +113,9 @@ func (s *mapSet) openMap(name string, spec *ebpf.MapSpec) error {
 	return nil
 }
 
-// FlowTables returns the flow tables in some maps by name.
-func FlowTables(by map[string]*ebpf.Map) [bpf.DatapathTableTABLE_END]bpf.FlowTable {
-	return bpf.FlowTables(&bpf.DatapathMaps{
-		HalfOpen: by[bpf.DatapathMapHalfOpen], Established: by[bpf.DatapathMapEstablished],
-		Connectionless: by[bpf.DatapathMapConnectionless], Assured: by[bpf.DatapathMapAssured],
-	})
+// TableMaps are those of the table, among maps by name.
+func TableMaps(by map[string]*ebpf.Map) *bpf.DatapathMaps {
+	return &bpf.DatapathMaps{Buckets: by[bpf.DatapathMapBuckets], Cells: by[bpf.DatapathMapCells]}
 }
 
 // isCopied tells of maps whose entries are copied to one that takes their place.
@@ -139,7 +126,7 @@ func isCopied(name string) bool {
 // isShared tells of maps that are shared by all versions: the number of an event and the fields of a pair never get another
 // meaning, nor does what handshakes taught.
 func isShared(name string) bool {
-	return name == bpf.DatapathMapEvents || name == bpf.DatapathMapPairs || name == bpf.DatapathMapWays
+	return name == bpf.DatapathMapEvents || name == bpf.DatapathMapPairs || name == bpf.DatapathMapPairSlots || name == bpf.DatapathMapWays
 }
 
 var errApart = errors.New("it stays as it is")
@@ -156,12 +143,12 @@ func (s *mapSet) reasonToReplace(name string, spec *ebpf.MapSpec, pinned *ebpf.M
 	return err
 }
 
-func (s *mapSet) logReplaced(name string, pinned *ebpf.Map, reason error) {
+func (s *mapSet) logReplaced(name string, spec *ebpf.MapSpec, pinned *ebpf.Map, reason error) {
 	switch {
 	case errors.Is(reason, errApart), errors.Is(reason, errLayout): // said for all
-	case errors.Is(reason, errSize) && name == bpf.DatapathMapEstablished:
-		s.opts.Log.Info("the flow tables change their size", "from", pinned.MaxEntries()-bpf.Reserve(), "to", s.opts.MaxEntries)
-	case errors.Is(reason, errSize) && isSized(name): // said for the flow tables
+	case errors.Is(reason, errSize) && name == bpf.DatapathMapCells: // the largest table has half of them
+		s.opts.Log.Info("the flow tables change their size", "from", pinned.MaxEntries()/2, "to", spec.MaxEntries/2)
+	case errors.Is(reason, errSize) && isSized(name): // said for the cells
 	case errors.Is(reason, errSize) && isCopied(name):
 		s.opts.Log.Info("a map changes its size", "map", name)
 	default:

@@ -5,13 +5,13 @@ package datapath
 import (
 	"encoding/binary"
 	"fmt"
-	"math/bits"
 	"net/netip"
 	"testing"
 
 	"github.com/cilium/ebpf"
 
 	"replypath/bpf"
+	"replypath/loader/config"
 	"replypath/test/await"
 )
 
@@ -30,42 +30,51 @@ func tuple(n int) bpf.DatapathTuple {
 	}
 }
 
-// A table that is too small for all keeps the flows that are in use, whatever comes first.
+// A table that is too small for all keeps the flows that matter more, whatever comes first.
 func TestCopyToASmallTable(t *testing.T) {
 	const inUse = 200
 	seeds, err := bpf.NewSeeds()
 	await.Must(t, err)
-	d := &Datapath{maps: &mapSet{all: make(map[string]*ebpf.Map), replaced: make(map[string]*ebpf.Map)}}
-	for name := range sizes(0) {
-		d.maps.replaced[name], d.maps.all[name] = newMap(t, name, 64*inUse), newMap(t, name, inUse+bpf.Reserve())
-	}
-	from, to := FlowTables(d.maps.replaced), FlowTables(d.maps.all)
-	for n := range 10 * inUse {
-		flow := &bpf.DatapathFlow{Tuple: tuple(n), State: uint8(bpf.DatapathFlowStateFLOW_REPLIED)}
-		flow.Tuple.Protocol = 17
-		if n%10 != 0 {
-			flow.State = 0 // a question
+	assured := bpf.DatapathFlow{Flags: uint16(bpf.DatapathFlowFlagsFLOW_ASSURED)}
+	closing := bpf.DatapathFlow{State: uint8(bpf.DatapathFlowStateFLOW_CLOSING)}
+	stray := bpf.DatapathFlow{Flags: uint16(bpf.DatapathFlowFlagsFLOW_STRAY)}
+	young := bpf.DatapathFlow{Seen: 1 << 20}
+	for _, kinds := range [...]struct {
+		id          bpf.DatapathTable
+		kept, other bpf.DatapathFlow
+	}{
+		{id: bpf.DatapathTableTABLE_HALF_OPEN, other: stray}, {id: bpf.DatapathTableTABLE_ESTABLISHED, other: closing},
+		{id: bpf.DatapathTableTABLE_CONNECTIONLESS, kept: assured}, {id: bpf.DatapathTableTABLE_ESTABLISHED, kept: young},
+	} {
+		d := &Datapath{opts: Options{Seeds: seeds}, maps: &mapSet{all: newTables(t, 2*inUse), replaced: newTables(t, 64*inUse)}}
+		from, to := bpf.FlowTables(TableMaps(d.maps.replaced))[kinds.id], bpf.FlowTables(TableMaps(d.maps.all))[kinds.id]
+		for n := range 10 * inUse {
+			flow := kinds.other
+			if n%10 == 0 {
+				flow = kinds.kept
+			}
+			flow.Tuple = tuple(n)
+			await.Must(t, from.Put(seeds.Digest(flow.Tuple), &flow))
 		}
-		await.Must(t, from[bpf.DatapathTableTABLE_CONNECTIONLESS].Put(seeds.Digest(flow.Tuple), flow))
+		await.Must(t, d.copyFlows(isAny))
+		kept := 0
+		await.Must(t, to.Each(func(_ uint64, flow *bpf.DatapathFlow) bool {
+			found, err := to.Find(seeds.Digest(flow.Tuple))
+			if await.Must(t, err); found == nil || *found != *flow {
+				t.Errorf("%+v is not found", flow)
+			}
+			if flow.Tuple = (bpf.DatapathTuple{}); *flow == kinds.kept {
+				kept++
+			}
+			return true
+		}))
+		await.Same(t, TableName(to.ID)+": flows in use that were kept beside others", inUse, kept)
 	}
-	await.Must(t, d.copyAll())
-	kept := 0
-	await.Must(t, to[bpf.DatapathTableTABLE_CONNECTIONLESS].Each(func(digest uint64, flow *bpf.DatapathFlow) bool {
-		if seeds.Digest(flow.Tuple) == digest && !isSpent(flow) {
-			kept++
-		}
-		return true
-	}))
-	await.Same(t, "flows in use that were kept beside others", inUse, kept)
 }
 
 // What closed while the tables were replaced is entered as closing, and nothing else takes the place of what is known.
 func TestIsMissed(t *testing.T) {
-	all := make(map[string]*ebpf.Map)
-	for name := range sizes(0) {
-		all[name] = newMap(t, name, 1+bpf.Reserve())
-	}
-	table := FlowTables(all)[bpf.DatapathTableTABLE_ESTABLISHED]
+	table := bpf.FlowTables(TableMaps(newTables(t, 1)))[bpf.DatapathTableTABLE_ESTABLISHED]
 	open, another := bpf.DatapathFlow{Created: 7}, bpf.DatapathFlow{Created: 8, State: uint8(bpf.DatapathFlowStateFLOW_CLOSING)}
 	closed := another
 	closed.Created = open.Created
@@ -80,10 +89,17 @@ func TestIsMissed(t *testing.T) {
 		if await.Must(t, err); missed != want {
 			t.Errorf("known %+v, recorded %+v: missed %t", test.known, test.flow, missed)
 		}
-		if left := await.Must1[*bpf.DatapathFlow](t)(table.Find(digest)); want != (left == nil) {
-			t.Errorf("known %+v, recorded %+v: %+v is left", test.known, test.flow, left)
-		}
 	}
+}
+
+// newTables returns the maps of a table for so many flows.
+func newTables(t *testing.T, flows uint32) map[string]*ebpf.Map {
+	t.Helper()
+	all := make(map[string]*ebpf.Map)
+	for name, entries := range sizes(flows) {
+		all[name] = newMap(t, name, entries)
+	}
+	return all
 }
 
 // newMap returns a map of the datapath with so many entries.
@@ -101,19 +117,19 @@ func newMap(t *testing.T, name string, entries uint32) *ebpf.Map {
 	return table
 }
 
-// What the host began is known in a map of another size as well.
+// What the host began is known in a table of another size as well.
 func TestCopyNotes(t *testing.T) {
-	from, to := newMap(t, bpf.DatapathMapOutbound, 8192), newMap(t, bpf.DatapathMapOutbound, 16384)
-	const count = 5000 // more than one call reads
-	for digest := range uint64(count) {
-		await.Must(t, from.Put(digest, bpf.DatapathNote{Sent: uint32(digest) + 1, Heard: uint32(digest)}))
+	d := &Datapath{maps: &mapSet{all: newTables(t, 1<<13), replaced: newTables(t, 1<<12)}}
+	from, to := bpf.Notes{Table: bpf.TableOf(TableMaps(d.maps.replaced))}, bpf.Notes{Table: bpf.TableOf(TableMaps(d.maps.all))}
+	const count = 500
+	for n := range uint64(count) {
+		await.Must(t, from.Put(&bpf.DatapathNote{Digest: n<<32 | n<<1 | 1, Sent: uint32(n) + 1, Heard: uint32(n)}))
 	}
-	await.Must(t, copyHash[bpf.DatapathNote](to, from))
-	for digest := range uint64(count) {
-		var note bpf.DatapathNote
-		await.Must(t, to.Lookup(digest, &note))
-		if note.Sent != uint32(digest)+1 || note.Heard != uint32(digest) {
-			t.Errorf("note %d became %+v", digest, note)
+	await.Must(t, d.copyNotes())
+	for n := range uint64(count) {
+		note, err := to.Find(n<<32 | n<<1 | 1)
+		if await.Must(t, err); note == nil || note.Sent != uint32(n)+1 || note.Heard != uint32(n) {
+			t.Errorf("note %d became %+v", n, note)
 		}
 	}
 }
@@ -143,28 +159,16 @@ func TestGatewaysOf(t *testing.T) {
 	}
 }
 
-// What an entry of such a hash takes besides key and value (kernel: struct htab_elem), and each of its buckets, of which there
-// is a power of two.
-const elementHead, bucket = 48, 16
-
-// TestMemory: what grows with the tables takes at most 200 bytes for each flow that they are meant to hold, notes and all.
+// TestMemory: the table takes at most 60 MB by default.
 func TestMemory(t *testing.T) {
-	const most = 200
-	memory := func(largest uint32) (bytes, flows uint64) {
-		for name, entries := range sizes(largest) {
-			shape := bpf.Shapes()[name]
-			bytes += uint64(entries)*uint64(shape.KeySize+(shape.ValueSize+7)/8*8+elementHead) + bucket<<bits.Len32(entries-1)
-			if name != bpf.DatapathMapOutbound {
-				flows += uint64(entries)
-			}
-		}
-		return bytes, flows
+	const most = 60_000_000
+	shapes := (&Options{MaxEntries: config.Default().MaxEntries}).shapes()
+	bytes := 0
+	for _, name := range flowMaps {
+		bytes += int(shapes[name].MaxEntries * shapes[name].ValueSize)
 	}
-	bytes, flows := memory(1 << 18)
-	moreBytes, moreFlows := memory(1 << 20)
-	each := float64(moreBytes-bytes) / float64(moreFlows-flows)
-	t.Logf("%.1f bytes more for each flow of capacity", each)
-	if each > most {
+	t.Logf("%d bytes", bytes)
+	if bytes > most {
 		t.Errorf("more than %d", most)
 	}
 }

@@ -5,6 +5,7 @@ package datapath
 import (
 	"errors"
 	"log/slog"
+	"runtime"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -53,9 +54,8 @@ func (o *Options) spec() (*ebpf.CollectionSpec, error) {
 	for _, name := range bpf.Shared {
 		spec.Maps[name].Flags |= unix.BPF_F_MMAPABLE
 	}
-	spec.Maps[bpf.DatapathMapFlowMaps].Contents = nil // makeFresh enters them: to load programs is not to change a map
 	forgetTypes(spec)
-	return spec, c.Set(spec)
+	return spec, errors.Join(c.Set(spec), bpf.Size(spec, bpf.Buckets(o.MaxEntries)))
 }
 
 // Constants are what the programs are loaded with. Each belongs to their origin.
@@ -70,12 +70,13 @@ func (o *Options) constants() (Constants, error) {
 	return Constants{Hertz: hertz, Features: o.Features, Seeds: o.Seeds}, err
 }
 
-// Set writes them into the programs.
+// Set writes them into the programs, and what follows from the machine.
 func (c *Constants) Set(spec *ebpf.CollectionSpec) error {
 	return errors.Join(
 		spec.Variables[bpf.DatapathVarHertz].Set(c.Hertz),
 		bpf.SetFeatures(spec, c.Features),
 		spec.Variables[bpf.DatapathVarDigestSeed].Set(c.Seeds),
+		spec.Variables[bpf.DatapathVarOrdersStores].Set(runtime.GOARCH == "amd64"),
 	)
 }
 
@@ -87,9 +88,15 @@ func (o *Options) shapes() map[string]*ebpf.MapSpec {
 }
 
 func (o *Options) setSizes(maps map[string]*ebpf.MapSpec) {
+	for _, m := range maps {
+		if m.Type == ebpf.LRUHash {
+			m.MaxEntries += bpf.Reserve()
+		}
+	}
 	for name, entries := range sizes(o.MaxEntries) {
 		maps[name].MaxEntries = entries
 	}
+	bpf.SizePairSlots(maps)
 }
 
 // forgetTypes takes the types from the maps that are made while programs are loaded, and that

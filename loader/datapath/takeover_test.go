@@ -44,7 +44,8 @@ func TestOrigin(t *testing.T) {
 	}
 }
 
-// TestConstantsAreOfTheOrigin: a constant of the object that is set is one of those by which the origin differs.
+// TestConstantsAreOfTheOrigin: a constant of the object that is set is one of those by which the origin differs. The size of the
+// table is that of a map, and the machine is in the origin.
 func TestConstantsAreOfTheOrigin(t *testing.T) {
 	plain, err := bpf.LoadDatapath()
 	await.Must(t, err)
@@ -57,7 +58,8 @@ func TestConstantsAreOfTheOrigin(t *testing.T) {
 	await.Must(t, err)
 	count := 1 // the kernel's frequency may be that of the object
 	for name, variable := range set.Variables {
-		if name != bpf.DatapathVarHertz && !slices.Equal(variable.Value, plain.Variables[name].Value) {
+		others := []string{bpf.DatapathVarHertz, bpf.DatapathVarLastBucket, bpf.DatapathVarOrdersStores}
+		if !slices.Contains(others, name) && !slices.Equal(variable.Value, plain.Variables[name].Value) {
 			count++
 		}
 	}

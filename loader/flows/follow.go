@@ -5,8 +5,6 @@ package flows
 import (
 	"context"
 	"time"
-
-	"replypath/bpf"
 )
 
 // Follow calls report for every flow that begins, moves or ends, looking at the
@@ -58,7 +56,7 @@ func (t *Table) snapshot(filter Filter) (snapshot, error) {
 // handshake; where another one has begun with its tuple, the one that is established counts.
 type snapshot map[uint64]Flow
 
-func (s snapshot) add(_ bpf.DatapathTable, digest uint64, flow Flow) {
+func (s snapshot) add(digest uint64, flow Flow) {
 	if _, known := s[digest]; !known || flow.State != StateHalfOpen {
 		s[digest] = flow
 	}

@@ -77,7 +77,7 @@ func (t *Table) rows(v *view, l *Listing) (rows []*row, err error) {
 	if l.Order != "" {
 		filter.Limit = 0
 	}
-	err = t.eachRow(v, &filter, func(_ bpf.DatapathTable, _ uint64, r row) { rows = append(rows, &r) })
+	err = t.eachRow(v, &filter, func(_ uint64, r row) { rows = append(rows, &r) })
 	return rows, err
 }
 

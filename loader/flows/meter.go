@@ -55,11 +55,11 @@ func (m *Meter) Read(dir string, maps *bpf.Maps) (tables []TableUsage, busiest [
 	}
 	best, present := m.newRanking(), make(map[life]uint64, len(m.corrected))
 	for _, s := range states(maps) {
-		usage, err := s.visit(v.clock, func(digest uint64, flow *bpf.DatapathFlow) {
+		usage, err := s.visit(v.clock, func(flow *bpf.DatapathFlow) {
 			if flow.Corrected == 0 {
 				return
 			}
-			id := life{digest, flow.Created}
+			id := life{v.digest(flow), flow.Created}
 			present[id] = flow.Corrected
 			c := candidate{id: id, state: s.state, flow: flow, age: v.clock.Since(flow.Created), since: m.since(id, flow)}
 			if !c.isOver() {

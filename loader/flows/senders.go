@@ -179,20 +179,37 @@ func readWays(maps *bpf.Maps) (map[bpf.DatapathSender]bpf.DatapathLearnt, error)
 	return all, nil
 }
 
-// ForgetSenders forgets what was learnt of some senders, and returns how many there were.
+// ForgetSenders forgets what was learnt of some senders, and returns how many there were; and by which way handshakes began
+// of whom nothing is known.
 func ForgetSenders(maps *bpf.Maps, isOne func(bpf.DatapathSender) bool) (forgotten int, err error) {
 	all, err := readWays(maps)
 	errs := []error{err}
-	for key := range all {
+	forget := func(of *ebpf.Map, key bpf.DatapathSender) (was bool) {
 		if !isOne(key) {
-			continue
+			return false
 		}
-		switch err := maps.Ways.Delete(key); {
-		case err == nil:
-			forgotten++
-		case !errors.Is(err, ebpf.ErrKeyNotExist):
+		err := of.Delete(key)
+		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			errs = append(errs, fmt.Errorf("forget by which way replies arrive: %w", err))
 		}
+		return err == nil
 	}
-	return forgotten, errors.Join(errs...)
+	for key := range all {
+		if forget(maps.Ways, key) {
+			forgotten++
+		}
+	}
+	var (
+		key   bpf.DatapathSender
+		begun bpf.DatapathBegun
+		known []bpf.DatapathSender
+	)
+	entries := maps.BegunBy.Iterate()
+	for entries.Next(&key, &begun) {
+		known = append(known, key)
+	}
+	for _, key := range known {
+		forget(maps.BegunBy, key)
+	}
+	return forgotten, errors.Join(append(errs, entries.Err())...)
 }

@@ -140,6 +140,11 @@ func (t *Table) newView() (*view, error) {
 	return v, nil
 }
 
+// digest is that of an entry in any table, wherever it stands there.
+func (v *view) digest(entry *bpf.DatapathFlow) uint64 {
+	return bpf.Seeds(v.journal.Seeds).Digest(entry.Tuple)
+}
+
 func (v *view) flow(entry *bpf.DatapathFlow, state string) Flow {
 	flow := v.of(&entry.Tuple, entry.Created, entry.Seen, entry.Interface)
 	flow.State, flow.CorrectedPackets = state, entry.Corrected
@@ -273,32 +278,32 @@ type ends struct{ self, peer netip.AddrPort }
 func (e ends) digest() uint64 { return maphash.Comparable(endsSeed, e) }
 
 // each visits the flows that match, up to the limit.
-func (t *Table) each(filter Filter, visit func(table bpf.DatapathTable, digest uint64, flow Flow)) error {
+func (t *Table) each(filter Filter, visit func(digest uint64, flow Flow)) error {
 	v, err := t.newView()
 	if err != nil {
 		return err
 	}
-	return t.eachRow(v, &filter, func(table bpf.DatapathTable, digest uint64, r row) { visit(table, digest, r.flow(v)) })
+	return t.eachRow(v, &filter, func(digest uint64, r row) { visit(digest, r.flow(v)) })
 }
 
 // eachRow visits the live entries that match, up to the limit.
-func (t *Table) eachRow(v *view, filter *Filter, visit func(table bpf.DatapathTable, digest uint64, r row)) error {
+func (t *Table) eachRow(v *view, filter *Filter, visit func(digest uint64, r row)) error {
 	count := 0
 	isFull := func() bool { return filter.Limit > 0 && count >= filter.Limit }
 	if filter.Originated {
 		return t.eachOriginated(v, filter, func(digest uint64, r row) bool {
 			if filter.matches(r.more.originated) {
 				count++
-				visit(bpf.DatapathTableTABLE_ORIGINATED, digest, r)
+				visit(digest, r)
 			}
 			return !isFull()
 		})
 	}
 	for _, s := range states(t.maps) {
-		err := s.Each(func(digest uint64, entry *bpf.DatapathFlow) bool {
+		err := s.Each(func(_ uint64, entry *bpf.DatapathFlow) bool {
 			if !isNone(entry, s.state, v.clock) && filter.matchesEntry(v, entry, s.state) {
 				count++
-				visit(s.ID, digest, row{entry: *entry, in: s.ID})
+				visit(v.digest(entry), row{entry: *entry, in: s.ID})
 			}
 			return !isFull()
 		})
@@ -366,9 +371,7 @@ func (t *Table) CheckInterface(name string) error {
 // List returns the flows that match, in no particular order.
 func (t *Table) List(filter Filter) ([]Flow, error) {
 	list := []Flow{}
-	err := t.each(filter, func(_ bpf.DatapathTable, _ uint64, flow Flow) {
-		list = append(list, flow)
-	})
+	err := t.each(filter, func(_ uint64, flow Flow) { list = append(list, flow) })
 	return list, err
 }
 
@@ -392,8 +395,8 @@ func (t *Table) Flush(filter Filter) (flushed Flushed, err error) {
 	if err != nil {
 		return flushed, err
 	}
-	err = t.eachRow(v, &filter, func(table bpf.DatapathTable, digest uint64, r row) {
-		found = append(found, place{table, digest})
+	err = t.eachRow(v, &filter, func(digest uint64, r row) {
+		found = append(found, place{r.in, digest})
 		senders[v.senderOf(&r.entry)] = true
 	})
 	if filter.Func == nil {
@@ -412,16 +415,19 @@ func (t *Table) Flush(filter Filter) (flushed Flushed, err error) {
 	if graceErr := t.grace(); graceErr != nil {
 		return flushed, errors.Join(err, graceErr)
 	}
-	tables := bpf.FlowTables(&t.maps.DatapathMaps)
-	errs := []error{err}
-	for _, f := range found {
-		if err := tables[f.table].Delete(f.digest); err != nil {
-			errs = append(errs, err)
-			continue
+	deleteErr := bpf.TableOf(&t.maps.DatapathMaps).AtOnce(func(table bpf.Table) error {
+		tables := table.Flows()
+		var errs []error
+		for _, f := range found {
+			if err := tables[f.table].Delete(f.digest); err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			flushed.Flows++
 		}
-		flushed.Flows++
-	}
-	return flushed, errors.Join(errs...)
+		return errors.Join(errs...)
+	})
+	return flushed, errors.Join(err, deleteErr)
 }
 
 func (t *Table) grace() error {
@@ -444,7 +450,7 @@ type TableUsage struct {
 // Usage counts the live flows of every table, and visits them.
 func Usage(maps *bpf.Maps, clock datapath.Clock, visit func(*bpf.DatapathFlow)) (tables []TableUsage, err error) {
 	for _, s := range states(maps) {
-		usage, err := s.visit(clock, func(_ uint64, flow *bpf.DatapathFlow) { visit(flow) })
+		usage, err := s.visit(clock, visit)
 		if err != nil {
 			return nil, err
 		}
@@ -454,15 +460,15 @@ func Usage(maps *bpf.Maps, clock datapath.Clock, visit func(*bpf.DatapathFlow)) 
 }
 
 // visit calls each for every live flow of a table, and counts them.
-func (s *stateTable) visit(clock datapath.Clock, each func(digest uint64, flow *bpf.DatapathFlow)) (TableUsage, error) {
+func (s *stateTable) visit(clock datapath.Clock, each func(*bpf.DatapathFlow)) (TableUsage, error) {
 	usage := TableUsage{ID: s.ID, Name: datapath.TableName(s.ID), Capacity: s.Capacity()}
-	err := s.Each(func(digest uint64, flow *bpf.DatapathFlow) bool {
+	err := s.Each(func(_ uint64, flow *bpf.DatapathFlow) bool {
 		if !isNone(flow, s.state, clock) {
 			usage.Flows++
 			if s.Lasts(flow) {
 				usage.Lasting++
 			}
-			each(digest, flow)
+			each(flow)
 		}
 		return true
 	})

@@ -132,7 +132,7 @@ func TestChangesOfConnection(t *testing.T) {
 	look := func(list ...Flow) snapshot {
 		s := make(snapshot)
 		for _, f := range list {
-			s.add(0, digest, f)
+			s.add(digest, f)
 		}
 		return s
 	}

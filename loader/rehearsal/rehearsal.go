@@ -73,7 +73,6 @@ func (r *Rehearsal) open() (err error) {
 	if err != nil {
 		return fmt.Errorf("make maps: %w", err)
 	}
-	r.spec.Maps[bpf.DatapathMapFlowMaps].Contents = nil // they are entered
 	r.events, err = ringbuf.NewReader(r.maps[bpf.DatapathMapTraceEvents])
 	return err
 }
@@ -92,14 +91,11 @@ func (r *Rehearsal) newSpec() (*ebpf.CollectionSpec, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range []string{
-		bpf.DatapathMapWays, bpf.DatapathMapOriginated, bpf.DatapathMapLeads, bpf.DatapathMapOutbound,
-		bpf.DatapathMapHalfOpen, bpf.DatapathMapEstablished, bpf.DatapathMapConnectionless, bpf.DatapathMapAssured,
-	} {
+	for _, name := range []string{bpf.DatapathMapWays, bpf.DatapathMapOriginated, bpf.DatapathMapLeads} {
 		spec.Maps[name].MaxEntries = entries + bpf.Reserve()
 	}
 	constants := datapath.Constants{Hertz: hertz, Features: features, Seeds: r.Seeds}
-	return spec, constants.Set(spec)
+	return spec, errors.Join(constants.Set(spec), bpf.Size(spec, bpf.Buckets(entries)))
 }
 
 // program loads a program when it is first needed.
@@ -139,7 +135,6 @@ func (r *Rehearsal) Set(tuple bpf.DatapathTuple, withFlow bool) error {
 		settings bpf.DatapathSettings
 		record   bpf.DatapathRecord
 		asked    bpf.DatapathLead
-		note     bpf.DatapathNote
 		mode     bpf.DatapathMode
 		grace    uint32
 	)
@@ -149,7 +144,7 @@ func (r *Rehearsal) Set(tuple bpf.DatapathTuple, withFlow bool) error {
 		r.pinned.Grace.Get(&grace),
 		copyEntry(r.maps[bpf.DatapathMapOriginated], r.pinned.Originated, ends, &record),
 		copyEntry(r.maps[bpf.DatapathMapLeads], r.pinned.Leads, question, &asked),
-		copyEntry(r.maps[bpf.DatapathMapOutbound], r.pinned.Outbound, digest, &note))
+		r.copyNote(digest))
 	if err != nil {
 		return fmt.Errorf("read what is known of a packet: %w", err)
 	}
@@ -200,9 +195,22 @@ func copyEntry(to, from *ebpf.Map, key, value any) error {
 	return err
 }
 
+// copyNote copies whether the host spoke first.
+func (r *Rehearsal) copyNote(digest uint64) error {
+	from, to := bpf.Notes{Table: bpf.TableOf(&r.pinned.DatapathMaps)}, bpf.Notes{Table: bpf.TableOf(datapath.TableMaps(r.maps))}
+	note, err := from.Find(digest)
+	switch {
+	case err != nil:
+		return err
+	case note == nil:
+		return to.Delete(digest)
+	}
+	return to.Put(note)
+}
+
 // copyFlows has the tables hold the flows with these digests, and no others; of 0 there is none.
 func (r *Rehearsal) copyFlows(digests []uint64) error {
-	own := datapath.FlowTables(r.maps)
+	own := bpf.FlowTables(datapath.TableMaps(r.maps))
 	for _, table := range bpf.FlowTables(&r.pinned.DatapathMaps) {
 		to := &own[table.ID]
 		if err := to.Clear(); err != nil {
@@ -258,7 +266,7 @@ func (r *Rehearsal) run(name string, frame []byte, device int) (*bpf.DatapathTra
 
 // Recorded returns the flow that a question by a tuple has begun.
 func (r *Rehearsal) Recorded(tuple bpf.DatapathTuple) (*bpf.DatapathFlow, error) {
-	digest, own := r.Seeds.Digest(tuple), datapath.FlowTables(r.maps)
+	digest, own := r.Seeds.Digest(tuple), bpf.FlowTables(datapath.TableMaps(r.maps))
 	for _, table := range []bpf.DatapathTable{bpf.DatapathTableTABLE_HALF_OPEN, bpf.DatapathTableTABLE_CONNECTIONLESS} {
 		flow, err := own[table].Find(digest)
 		if err != nil {

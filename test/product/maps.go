@@ -42,12 +42,14 @@ func (p *Product) Age(by time.Duration) {
 			await.Must(p.t, table.Put(digest, &flow))
 		}
 	}
-	for digest, note := range entries[uint64, bpf.DatapathNote](p.t, maps.Outbound) {
+	notes, known := bpf.Notes{Table: bpf.TableOf(&maps.DatapathMaps)}, []bpf.DatapathNote(nil)
+	await.Must(p.t, notes.Each(func(note *bpf.DatapathNote) { known = append(known, *note) }))
+	for _, note := range known {
 		note.Sent -= ticks
 		if note.Heard != 0 {
 			note.Heard -= ticks
 		}
-		await.Must(p.t, maps.Outbound.Put(digest, note))
+		await.Must(p.t, notes.Put(&note))
 	}
 	for sender, l := range entries[bpf.DatapathSender, bpf.DatapathLearnt](p.t, maps.Ways) {
 		l.Since, l.Heard, l.Tried = l.Since-ticks, l.Heard-ticks, l.Tried-ticks
@@ -77,13 +79,15 @@ func (p *Product) ForgetBeginnings() {
 	p.t.Helper()
 	maps := await.Must1[*bpf.Maps](p.t)(datapath.OpenMaps(p.PinDir))
 	defer maps.Close()
-	for digest := range entries[uint64, bpf.DatapathNote](p.t, maps.Outbound) {
-		await.Must(p.t, maps.Outbound.Delete(digest))
-	}
-	rewrite(p.t, maps.Marks, func(mark *uint64) bool {
-		known := *mark != 0
-		*mark = 0
-		return known
+	rewrite(p.t, maps.Buckets, func(bucket *bpf.DatapathBucket) (changed bool) {
+		for i, place := range bucket.Place {
+			kind := bpf.DatapathKind(place >> bpf.DatapathPlacePLACE_KIND_SHIFT & 15)
+			if kind == bpf.DatapathKindKIND_MARK || kind == bpf.DatapathKindKIND_NOTE {
+				bucket.Place[i] &= uint64(bpf.DatapathPlacePLACE_SPILLED)
+				changed = true
+			}
+		}
+		return changed
 	})
 }
 

@@ -5,7 +5,6 @@ package main
 import (
 	"fmt"
 
-	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 
 	"replypath/bpf"
@@ -25,25 +24,24 @@ const (
 	floodPeers = 1 << 28
 	// floodBase is 16.0.0.0, and serves for the end of an IPv6 address as well.
 	floodBase = 0x10000000
-	// floodFill is how many packets for each entry of a map leave no room in it.
+	// floodFill is how many packets for each place of the table leave no room in it.
 	floodFill = 2
 )
 
 // floods are packets that each enter something.
 func (b *bench) floods(e endpoints) {
-	maps := &b.datapath.DatapathMaps
-	b.flood(e, "syn", maps.HalfOpen, admittedHalfOpen, withFlags(b.in(e, tcp, servicePort, replication), flagSYN))
-	b.flood(e, "stray ack", maps.HalfOpen, noSocket, b.in(e, tcp, servicePort, replication))
-	b.flood(e, "new udp", maps.Connectionless, admittedConnectionless, b.in(e, udp, servicePort, replication))
-	b.flood(e, "new echo request", maps.Connectionless, admittedConnectionless, b.in(e, e.echo(), servicePort, replication))
+	b.flood(e, "syn", admittedHalfOpen, withFlags(b.in(e, tcp, servicePort, replication), flagSYN))
+	b.flood(e, "stray ack", noSocket, b.in(e, tcp, servicePort, replication))
+	b.flood(e, "new udp", admittedConnectionless, b.in(e, udp, servicePort, replication))
+	b.flood(e, "new echo request", admittedConnectionless, b.in(e, e.echo(), servicePort, replication))
 }
 
-// flood adds the case of a frame whose source is another one in every run. It runs until its map is full.
-func (b *bench) flood(e endpoints, of string, into *ebpf.Map, event bpf.DatapathEvent, frame []byte) {
+// flood adds the case of a frame whose source is another one in every run. It runs until the table is full.
+func (b *bench) flood(e endpoints, of string, event bpf.DatapathEvent, frame []byte) {
 	c := b.ingress(e, fmt.Sprintf("ingress flood: %s, full table", of), flooded, replication, frame)
 	c.writePeers(e, sourceOffset(e), floodPeers-1, floodBase)
 	c.prove = func(c *testCase) error {
-		if err := counts(event, floodFill*into.MaxEntries())(c); err != nil {
+		if err := counts(event, floodFill*c.bench.datapath.Cells.MaxEntries())(c); err != nil {
 			return fmt.Errorf("fill the table: %w", err)
 		}
 		return nil

@@ -46,15 +46,15 @@ func (b *bench) sizes() ([]programSize, error) {
 		program *ebpf.Program
 		bound   uint32 // more than on Linux 6.18, by a twelfth to a quarter
 	}{
-		{"replypath_ingress", d.ReplypathIngress, 46_000},
-		{"replypath_egress", d.ReplypathEgress, 88_000},
-		{"replypath_ingress_l3", d.ReplypathIngressL3, 49_500},
-		{"replypath_egress_l3", d.ReplypathEgressL3, 76_000},
+		{"replypath_ingress", d.ReplypathIngress, 73_000},
+		{"replypath_egress", d.ReplypathEgress, 113_000},
+		{"replypath_ingress_l3", d.ReplypathIngressL3, 78_000},
+		{"replypath_egress_l3", d.ReplypathEgressL3, 95_000},
 		{"replypath_send", d.ReplypathSend, 33},
 		{"replypath_fallback", d.ReplypathFallback, 4_300},
 		{"replypath_held", d.ReplypathHeld, 4_300},
-		{"replypath_sendmsg4", d.ReplypathSendmsg4, 400},
-		{"replypath_sendmsg6", d.ReplypathSendmsg6, 560},
+		{"replypath_sendmsg4", d.ReplypathSendmsg4, 1_560},
+		{"replypath_sendmsg6", d.ReplypathSendmsg6, 1_620},
 		{"replypath_clock", d.ReplypathClock, 4},
 	} {
 		info, err := p.program.Info()

@@ -10,7 +10,6 @@ import (
 
 	"replypath/bpf"
 	"replypath/bpf/internal/model"
-	"replypath/bpf/internal/rig"
 )
 
 // differ notes a difference.
@@ -28,8 +27,8 @@ func (x *run) compareEvents(events map[bpf.DatapathEvent]uint64) {
 // compareAll compares what is remembered, and counters. The times of the datapath's may be later, by as much as
 // the run has taken.
 func (x *run) compareAll() error {
-	tables := rig.NewTables()
-	if err := x.d.ReadFlows(tables); err != nil {
+	tables, err := x.d.Tables()
+	if err != nil {
 		return err
 	}
 	now, err := x.d.Now()
@@ -40,11 +39,10 @@ func (x *run) compareAll() error {
 	x.compareFlows("half-open", tables.HalfOpen, x.m.HalfOpen, x.m.IsHalfOpen)
 	x.compareFlows("established", tables.Established, x.m.Established, x.m.IsEstablished)
 	x.compareFlows("connectionless", tables.Connectionless, x.m.Connectionless, x.m.IsConnectionless)
-	if err := errors.Join(x.compareNotes(), x.compareOriginated(), x.compareLeads(), x.compareWays(),
-		x.d.MarkView.Read()); err != nil {
+	if err := errors.Join(x.compareNotes(), x.compareOriginated(), x.compareLeads(), x.compareWays()); err != nil {
 		return err
 	}
-	x.compareMarks()
+	x.compareMarks(tables.Marks)
 	return x.compareCounters()
 }
 
@@ -214,29 +212,16 @@ func (x *run) leadKey(key model.LeadKey) uint64 {
 	return x.d.Seeds.LeadKey(key.Parts, key.Kind)
 }
 
-// sharesPlace says whether two of what was seen have one place among the marks, where one takes the other's. The model has no
-// places.
-func (x *run) sharesPlace() bool {
-	places := make(map[uint64]bool)
-	for t := range x.tuples {
-		places[x.d.Seeds.Digest(t)>>1%uint64(len(x.d.MarkView.Elements))] = true
-	}
-	return len(places) < len(x.tuples)
-}
-
 // compareMarks compares the tuples by which nothing begins.
-func (x *run) compareMarks() {
-	want, got := make(map[uint64]string), make(map[uint64]bool)
+func (x *run) compareMarks(got map[uint64]bool) {
+	want := make(map[uint64]string)
 	for t := range x.m.Refused {
-		want[x.d.Seeds.Digest(t)] = tupleText(t)
+		want[x.d.Cut(x.d.Seeds.Digest(t))] = tupleText(t)
 	}
-	marks := x.d.MarkView.Elements
-	for _, mark := range marks {
-		digest := mark ^ x.period
-		if mark != 0 && want[digest] == "" {
+	for digest := range got {
+		if want[digest] == "" {
 			x.differ("marks: %#x is not in the model", digest)
 		}
-		got[digest] = true
 	}
 	for digest, name := range want {
 		if !got[digest] {

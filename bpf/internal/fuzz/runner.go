@@ -115,7 +115,6 @@ type run struct {
 	what    strings.Builder      // where the two sides differ
 	start   uint32               // ticks
 	late    uint32               // ticks since then
-	period  uint64               // of marks
 	tuples  map[model.Tuple]bool // that were seen
 	bare    uint32               // ifindex of the device without header
 	tcIndex uint16               // what the last packet that was moved carries
@@ -143,9 +142,6 @@ func (r *Runner) attempt(p Program, thorough bool) (*Difference, error) {
 				return nil, err
 			}
 		}
-		if differs && x.sharesPlace() {
-			return nil, nil
-		}
 		if differs {
 			return &Difference{Step: i, What: x.what.String()}, nil
 		}
@@ -165,11 +161,7 @@ func (x *run) begin(setup Setup) (err error) {
 	if setup.grace {
 		host.GraceUntil = x.start + x.d.Seconds(60)
 	}
-	if err := errors.Join(x.d.ForgetFlows(), x.d.ForgetLeads(), x.d.ForgetMarks(),
-		x.d.ForgetNotes(), x.d.ForgetWays(), x.d.ForgetScratch(), x.d.ForgetRelated(), x.install(host)); err != nil {
-		return err
-	}
-	if x.period, err = x.d.Mark(0); err != nil {
+	if err := errors.Join(x.d.ForgetTable(), x.d.ForgetLeads(), x.d.ForgetWays(), x.d.ForgetScratch(), x.d.ForgetRelated(), x.install(host)); err != nil {
 		return err
 	}
 	if x.events, err = x.d.EventCounts(); err != nil {
@@ -207,7 +199,7 @@ func (x *run) installBegun() error {
 	return errors.Join(errs...)
 }
 
-// checkClock makes sure that what takes no time in the model took less than a second, by far, and that marks are still valid.
+// checkClock makes sure that what takes no time in the model took less than a second, by far.
 // A difference counts only within one tick: a flow that is heard in the tick after its first counts as a conversation.
 func (x *run) checkClock(differs bool) error {
 	limit := x.d.Seconds(1) / 3
@@ -218,11 +210,7 @@ func (x *run) checkClock(differs bool) error {
 	if err != nil {
 		return err
 	}
-	period, err := x.d.Mark(0)
-	if err != nil {
-		return err
-	}
-	if now-x.start > limit || period != x.period {
+	if now-x.start > limit {
 		return errClock
 	}
 	return nil
@@ -239,7 +227,7 @@ func (x *run) end() {
 	for key := range x.m.Leads {
 		x.Leads[key.Kind]++
 	}
-	x.Remembered[bpf.DatapathMapMarks] += len(x.m.Refused)
+	x.Remembered["marks"] += len(x.m.Refused)
 	x.Remembered[bpf.DatapathMapOriginated] += len(x.m.Originated)
 	x.Remembered[bpf.DatapathMapWays] += len(x.m.Ways)
 }
@@ -354,12 +342,12 @@ func (x *run) ageWays(ticks uint32) error {
 // ageNotes makes what is known of who spoke first older.
 func (x *run) ageNotes(ticks uint32) error {
 	notes, err := x.d.Notes()
-	for digest, note := range notes {
+	for _, note := range notes {
 		note.Sent -= ticks
 		if note.Heard != 0 {
 			note.Heard -= ticks
 		}
-		err = errors.Join(err, x.d.Outbound.Put(digest, note))
+		err = errors.Join(err, x.d.Outbound.Put(&note))
 	}
 	return err
 }

@@ -121,7 +121,8 @@ func byTunnel(p Packet) Program {
 }
 
 // conversations of each protocol: replies leave by another device, and then the peer comes by a third, of which
-// two datagrams prove nothing, however long they are apart. A segment that cannot be its connection's is refused.
+// two datagrams prove nothing, however long they are apart; or by that and by its own in turn, where the third alone has
+// the address. A segment that cannot be its connection's is refused.
 func conversations(p Packet) (all []Program) {
 	setup := func(s *Setup) { s.withGRE = true }
 	segment := p.with(func(p *Packet) { p.flags, p.seq, p.ack = model.FlagACK, next, next })
@@ -130,7 +131,9 @@ func conversations(p Packet) (all []Program) {
 	for _, protocol := range []protocol{udp, echo, sctp, gre} {
 		p.protocol = protocol
 		all = append(all, program(setup, in(0, p), out(1, p), out(1, p.with(func(p *Packet) { p.shape = firstFragment })),
-			out(1, p.with(func(p *Packet) { p.shape = lastFragment })), in(2, p), Step{Kind: age}, Step{Kind: age}, in(2, p), in(2, p)))
+			out(1, p.with(func(p *Packet) { p.shape = lastFragment })), in(2, p), Step{Kind: age}, Step{Kind: age}, in(2, p), in(2, p)),
+			program(func(s *Setup) { s.withGRE, s.source = true, 2 }, in(0, p), in(2, p), in(0, p), Step{Kind: age},
+				in(0, p), in(2, p), Step{Kind: age}, in(0, p), in(0, p), in(2, p), in(0, p), out(1, p)))
 	}
 	return all
 }

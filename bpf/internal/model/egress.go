@@ -126,7 +126,7 @@ func (m *Model) datagramOut(p *packet, frame Frame) Verdict {
 	}
 	settled := m.Refused[t] || frame.CameBy != 0 && m.isForeign(p.turned(), frame.CameBy)
 	switch {
-	case p.echoReply, m.peerBegan(t):
+	case p.echoReply, m.provesPeerBegan(t):
 	case m.noted(t):
 		m.speaks(t)
 	case !settled && m.noteworthy(p, frame):

@@ -65,7 +65,7 @@ func (m *Model) path(f Frame, p *packet) path {
 
 // number stands for a path, and is not 0: that of another path is another one.
 func (w path) number() uint32 {
-	return crc32.ChecksumIEEE(binary.BigEndian.AppendUint32(w.mac[:len(w.mac):len(w.mac)], w.ifindex)) | 1
+	return crc32.ChecksumIEEE(binary.BigEndian.AppendUint32(w.mac[:len(w.mac):len(w.mac)], w.ifindex))&^rivalOwner | 1
 }
 
 // of says whether a flow has this path.

@@ -45,7 +45,7 @@ func (m *Model) datagramIn(p *packet, w path) {
 		first := !w.of(f) || m.since(f.Seen) >= m.Ticks(1) // this second, or by another path
 		isDue, isLost := w.of(f) && first, false
 		if w.of(f) {
-			f.SndNxt = 0
+			m.forgetRival(&f)
 			m.refresh(&f, w)
 			if f.State&stateReplied != 0 && !isPing(t) { // answered, and asked again
 				f.Flags |= flagAssured
@@ -95,6 +95,11 @@ func (m *Model) datagramIn(p *packet, w path) {
 // peerBegan says whether a flow of the tuple that is over proves that the peer began: the host answered
 // its datagrams. What the host sends then is no beginning.
 func (m *Model) peerBegan(t Tuple) bool { return m.Connectionless[t].State&stateReplied != 0 }
+
+// provesPeerBegan says the same of who spoke first: for as long as a note lasts.
+func (m *Model) provesPeerBegan(t Tuple) bool {
+	return m.peerBegan(t) && m.within(m.Connectionless[t].Seen, bpf.DatapathIdleSecondsIDLE_OUTBOUND)
+}
 
 // datagramBegins records a flow, for whoever takes its datagrams.
 func (m *Model) datagramBegins(p *packet, f Flow) {
@@ -153,7 +158,7 @@ func (m *Model) hears(t Tuple) bool {
 // sent before the grace was over, it may have answered what nobody saw.
 func (m *Model) answersHost(t Tuple, w path) bool {
 	note := m.Outbound[t]
-	if !m.noted(t) || m.peerBegan(t) || note.Heard == 0 && m.since(note.Sent) >= m.since(m.Host.GraceUntil) {
+	if !m.noted(t) || m.provesPeerBegan(t) || note.Heard == 0 && m.since(note.Sent) >= m.since(m.Host.GraceUntil) {
 		return false
 	}
 	if !m.hears(t) {
@@ -179,16 +184,31 @@ func isToBeDropped(f Flow, p *packet, w path) bool {
 	return w.record.Flags&interfaceStrict != 0 && p.from.Is4() && f.Ifindex != w.ifindex && isSymmetric
 }
 
+// rivalOwner marks the number of a path by the interface that alone has the asked address, which the flow's path is not by.
+const rivalOwner = 2
+
+// forgetRival: a frame came by the flow's own path, so that no other is the only one. The owner of the address need not be
+// that: only what came by it more than three minutes ago is forgotten.
+func (m *Model) forgetRival(f *Flow) {
+	if f.SndNxt&rivalOwner == 0 || m.since(f.RcvNxt) > m.Ticks(uint32(bpf.DatapathIdleSecondsIDLE_CONNECTIONLESS)) {
+		f.SndNxt = 0
+	}
+}
+
 // hasMoved says whether the peer of a flow without a connection has come by one other path alone for ten seconds, and three
-// times; or by a gateway of the same interface, after a second of silence.
+// times, or not alone, but by the owner of the address; or by a gateway of the same interface, after a second of silence.
 func (m *Model) hasMoved(f *Flow, w path) bool {
 	if f.Flags&flagActive != 0 {
 		f.Flags &^= flagActive
-		f.SndNxt = 0
+		m.forgetRival(f)
 	} else if f.Ifindex == w.ifindex && m.since(f.Seen) >= m.Ticks(1) && m.senderOf(netip.AddrFrom16(f.Tuple.Peer).Unmap(), w) != 0 {
 		return true
 	}
-	if number := w.number(); f.SndNxt != number {
+	number := w.number()
+	if w.id != f.Interface && w.id == m.ownerOf(netip.AddrFrom16(f.Tuple.Self).Unmap()) {
+		number |= rivalOwner
+	}
+	if f.SndNxt != number {
 		f.SndNxt, f.RcvNxt, f.RivalFrames = number, m.Now, 0
 	}
 	f.RivalFrames = min(f.RivalFrames+1, 3)

@@ -56,7 +56,9 @@ func (m *Model) relate(table Table, t Tuple) {
 // relateQuestion: somebody here takes the datagrams of a flow, which may have been answered a second ago.
 func (m *Model) relateQuestion(t Tuple, isAnswered bool) {
 	if t.Protocol == protoUDP && m.Connectionless[t].Flags&flagAsRouted == 0 {
-		m.Leads[endsKey(t)] = m.askedLead(t)
+		if last, known := m.Leads[endsKey(t)]; !known || last.Tuple != t {
+			m.Leads[endsKey(t)] = m.askedLead(t)
+		}
 	}
 	if isAnswered && !isPing(t) {
 		m.relate(tableConnectionless, t)

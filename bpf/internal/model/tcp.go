@@ -72,7 +72,8 @@ func (m *Model) connectionIn(p *packet, w path) {
 		m.continueFlow(p, w)
 		return
 	}
-	_, handshake := m.handshake(t)
+	begun, handshake := m.handshake(t)
+	handshake = handshake && begun.State&stateReplied != 0 // else nothing that was seen here ends it
 	if handshake && m.completes(p, w) {
 		return
 	}
@@ -98,7 +99,8 @@ func (m *Model) continueFlow(p *packet, w path) {
 	if isDue && m.hasSocket(t) {
 		f.Flags &^= flagNoSocket // SYN cookies: the socket came after the handshake
 		if m.fitsSocket(p) {
-			f.Flags &^= flagReset // by a forged RST
+			f.Flags &^= flagReset    // by a forged RST
+			f.State &^= stateClosing // that was the connection before: no socket of these closes
 		}
 	}
 	remember(&f, p)
@@ -131,10 +133,11 @@ func (m *Model) isAskedAgain(t Tuple) bool {
 
 // isNoFlow says whether a segment without an entry is known to begin nothing: the
 // host opened its connection, or it was asked about lately. The latter is asked about
-// again when it comes by another path, and once a second, for the RST that follows.
+// again when it comes by another path, and once a second, for the RST that follows; and
+// while a handshake has been answered since, which it may end.
 func (m *Model) isNoFlow(p *packet, w path) bool {
 	t := p.inbound()
-	return m.noted(t) || m.Refused[t] && !m.changesStray(t, w)
+	return m.noted(t) || m.Refused[t] && !m.changesHalfOpen(t, w)
 }
 
 // segmentAnswers: once a second, a segment of a connection that the host opened proves the path of its peer, if its socket
@@ -155,11 +158,14 @@ func (m *Model) segmentAnswers(p *packet, w path) {
 	}
 }
 
-// changesStray says whether a segment shows its stray another path, or is the first
-// this second. An idle one may have made room for another entry.
-func (m *Model) changesStray(t Tuple, w path) bool {
-	if f, live := m.halfOpen(t); live {
-		return f.Flags&flagStray != 0 && (!w.of(f) || m.since(f.Seen) >= m.Ticks(1))
+// changesHalfOpen says whether a segment shows its stray another path, or is the first
+// this second; or may end a handshake. An idle one may have made room for another entry.
+func (m *Model) changesHalfOpen(t Tuple, w path) bool {
+	switch f, live := m.halfOpen(t); {
+	case live && f.Flags&flagStray != 0:
+		return !w.of(f) || m.since(f.Seen) >= m.Ticks(1)
+	case live:
+		return f.State&stateReplied != 0
 	}
 	return slices.ContainsFunc(askedAgain, m.rose)
 }
@@ -181,7 +187,7 @@ var askedAgain = []Event{
 func (m *Model) completes(p *packet, w path) bool {
 	t := p.inbound()
 	f := m.HalfOpen[t]
-	if f.State&stateReplied == 0 || !p.has(FlagACK) || p.has(FlagSYN) || !inSequence(p.ack, f.SndUna+1, f.SndNxt) {
+	if !p.has(FlagACK) || p.has(FlagSYN) || !inSequence(p.ack, f.SndUna+1, f.SndNxt) {
 		m.event(bpf.DatapathEventEVENT_IGNORED_HANDSHAKE)
 		return false
 	}

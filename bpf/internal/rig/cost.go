@@ -27,9 +27,6 @@ func NewCost() Cost {
 	return Cost{Calls: make(map[string]uint64), Lookups: make(map[string]uint64)}
 }
 
-// FoundMap stands for the maps that are found in a map of maps.
-const FoundMap = "found"
-
 // Add adds another cost.
 func (c *Cost) Add(other Cost) {
 	c.Instructions, c.Bytes = c.Instructions+other.Instructions, c.Bytes+other.Bytes
@@ -124,8 +121,6 @@ func describe(instructions asm.Instructions, asked string) (b block, _ string) {
 		switch base, class := ins.Dst, ins.OpCode.Class(); {
 		case ins.IsLoadFromMap() && ins.Src == asm.PseudoMapFD && ins.Dst == asm.R1:
 			asked = ins.Reference()
-		case ins.OpCode.ALUOp() == asm.Mov && ins.Dst == asm.R1 && ins.Src == asm.R0:
-			asked = FoundMap
 		case ins.IsBuiltinCall() && asm.BuiltinFunc(ins.Constant) == asm.FnMapLookupElem:
 			b.lookups = append(b.lookups, asked)
 		case class == asm.LdXClass, class.IsStore():

@@ -28,10 +28,12 @@ type Datapath struct {
 	// asked for.
 	Probes map[string]*ebpf.Program
 
-	// The flow tables, each of which may have its entries in several of the maps.
+	// The flow tables.
 	HalfOpen, Established, Connectionless *bpf.FlowTable
-	// MarkView is the negative cache.
-	MarkView *View
+	Outbound                              *bpf.Notes
+	// Places are those of all buckets.
+	Places *View
+	cells  *ebpf.Memory
 
 	Scratch *ebpf.Map // the programs' working memory
 	scratch *ebpf.Memory
@@ -49,7 +51,7 @@ type Options struct {
 	OldKernel bool
 	// Probes loads the wrapped programs as well.
 	Probes bool
-	// Flows is for how many flows there is always room in each map that has some; 0 stands for 1024.
+	// Flows is how many flows half of the table is for; 0 stands for 4096: so many that no bucket of a test fills up.
 	Flows uint32
 	// Seeds are the digests'; nil stands for random ones.
 	Seeds *bpf.Seeds
@@ -86,10 +88,9 @@ func Load(opts Options) (*Datapath, error) {
 	if d.Seeds, err = opts.seeds(); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(bpf.SetFeatures(spec, d.Features), d.setConstants(spec, opts)); err != nil {
+	if err := errors.Join(bpf.SetFeatures(spec, d.Features), d.setConstants(spec, opts), opts.size(spec)); err != nil {
 		return nil, err
 	}
-	opts.size(spec.Maps)
 	if opts.Change != nil {
 		opts.Change(spec.Maps)
 	}
@@ -137,18 +138,17 @@ func (d *Datapath) setConstants(spec *ebpf.CollectionSpec, o Options) error {
 }
 
 // size sizes the maps that fill up.
-func (o Options) size(maps map[string]*ebpf.MapSpec) {
+func (o Options) size(spec *ebpf.CollectionSpec) error {
+	maps := spec.Maps
 	flows := o.Flows
 	if flows == 0 {
-		flows = 1024
+		flows = 4096
 	}
-	for _, name := range []string{bpf.DatapathMapHalfOpen, bpf.DatapathMapEstablished, bpf.DatapathMapConnectionless, bpf.DatapathMapAssured} {
-		maps[name].MaxEntries = flows + bpf.Reserve()
-	}
-	for _, name := range []string{bpf.DatapathMapOutbound, bpf.DatapathMapOriginated, bpf.DatapathMapLeads} {
+	for _, name := range []string{bpf.DatapathMapOriginated, bpf.DatapathMapLeads} {
 		maps[name].MaxEntries = 1024 // it is emptied often
 	}
-	maps[bpf.DatapathMapMarks].Flags |= unix.BPF_F_MMAPABLE // readable and writable without system calls
+	bpf.SizePairSlots(maps)
+	return bpf.Size(spec, bpf.Buckets(flows))
 }
 
 // replace has programs that are not run refuse everything.
@@ -184,14 +184,18 @@ func (d *Datapath) load(spec *ebpf.CollectionSpec, opts *Options) error {
 		return fmt.Errorf("map the scratch memory: %w", err)
 	}
 	tables := bpf.FlowTables(&d.DatapathMaps)
+	d.Outbound = &bpf.Notes{Table: bpf.TableOf(&d.DatapathMaps)}
 	d.HalfOpen, d.Established, d.Connectionless = &tables[bpf.DatapathTableTABLE_HALF_OPEN],
 		&tables[bpf.DatapathTableTABLE_ESTABLISHED], &tables[bpf.DatapathTableTABLE_CONNECTIONLESS]
 	d.meanwhile, d.blockRuns = collection.DetachMap(meanwhileMap), collection.DetachMap(blocksMap)
 	if err := errors.Join(put(d.Tails, bpf.DatapathTailTAIL_SEND, d.ReplypathSend), put(d.Tails, bpf.DatapathTailTAIL_NOBODY, d.ReplypathFallback)); err != nil {
 		return err
 	}
-	if d.MarkView, err = newView(d.DatapathMaps.Marks); err != nil {
+	if d.Places, err = newView(d.Buckets); err != nil {
 		return err
+	}
+	if d.cells, err = d.Cells.Memory(); err != nil {
+		return fmt.Errorf("map the cells: %w", err)
 	}
 	if !opts.Probes {
 		return nil

@@ -22,7 +22,7 @@ func newView(m *ebpf.Map) (*View, error) {
 	if err != nil {
 		return nil, fmt.Errorf("map %s: %w", m, err)
 	}
-	return &View{make([]uint64, m.MaxEntries()), m, memory}, nil
+	return &View{make([]uint64, m.MaxEntries()*m.ValueSize()/8), m, memory}, nil
 }
 
 // Read copies what the array holds now.

@@ -4,7 +4,7 @@ package rig
 
 import (
 	"errors"
-	"fmt"
+	"slices"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -23,24 +23,39 @@ const (
 	meanwhileFunction = "rig_meanwhile"
 )
 
-// interrupted are the maps that another CPU may write, in the order of the elements of that map.
-var interrupted = []string{bpf.DatapathMapHalfOpen, bpf.DatapathMapConnectionless}
-
-// write is an element of it.
+// write is what another CPU writes: its only element.
 type write struct {
-	Digest uint64 // 0: none
-	Flow   bpf.DatapathFlow
+	Cell, Bucket uint32 // 0: nothing
+	Flow         bpf.DatapathFlow
+	Places       bpf.DatapathBucket
 }
 
 // Meanwhile has another CPU enter a flow under this digest, between the search of an inbound packet for its flow and what
 // it changes: a half-open one if it is of TCP, else one that is no conversation. A digest of 0 ends that.
 func (d *Datapath) Meanwhile(digest uint64, flow bpf.DatapathFlow) error {
-	index := uint32(0)
-	if flow.Tuple.Protocol != unix.IPPROTO_TCP {
-		index = 1
+	if digest == 0 {
+		return put(d.meanwhile, uint32(0), write{})
 	}
-	var none write
-	return errors.Join(put(d.meanwhile, 1-index, none), put(d.meanwhile, index, write{digest, flow}))
+	table := d.HalfOpen
+	if flow.Tuple.Protocol != unix.IPPROTO_TCP {
+		table = d.Connectionless
+	}
+	const places = uint32(bpf.DatapathPlacePLACES)
+	before := slices.Clone(d.Places.Elements)
+	err := errors.Join(d.Places.Read(), table.Put(digest, &flow))
+	copy(before, d.Places.Elements)
+	if err := errors.Join(err, d.Places.Read()); err != nil {
+		return err
+	}
+	for i, place := range d.Places.Elements {
+		if place != before[i] {
+			w := write{Cell: uint32(i), Bucket: uint32(i) / places, Flow: flow}
+			copy(w.Places.Place[:], d.Places.Elements[w.Bucket*places:])
+			copy(d.Places.Elements, before)
+			return errors.Join(d.Places.Write(), put(d.meanwhile, uint32(0), w))
+		}
+	}
+	return errors.New("the flow is there already")
 }
 
 // addMeanwhile puts the writer in the place of questions for prefixes, to which its answer is no. Where an interface has
@@ -48,7 +63,7 @@ func (d *Datapath) Meanwhile(digest uint64, flow bpf.DatapathFlow) error {
 func addMeanwhile(spec *ebpf.CollectionSpec) error {
 	spec.Maps[meanwhileMap] = &ebpf.MapSpec{
 		Name: meanwhileMap, Type: ebpf.Array, KeySize: 4,
-		ValueSize: uint32(unsafe.Sizeof(write{})), MaxEntries: uint32(len(interrupted)),
+		ValueSize: uint32(unsafe.Sizeof(write{})), MaxEntries: 1,
 	}
 	program := spec.Programs[bpf.DatapathProgReplypathIngress]
 	isReplaced, asked := false, ""
@@ -71,30 +86,34 @@ func addMeanwhile(spec *ebpf.CollectionSpec) error {
 	return nil
 }
 
-// writer enters the elements of the map.
-func writer(signature btf.Type) (function asm.Instructions) {
-	const key = -4
-	for index, name := range interrupted {
-		next := fmt.Sprintf("meanwhile_%d", index+1)
-		function = append(function,
-			asm.StoreImm(asm.RFP, key, int64(index), asm.Word).WithSymbol(fmt.Sprintf("meanwhile_%d", index)),
-			asm.LoadMapPtr(asm.R1, 0).WithReference(meanwhileMap),
-			asm.Mov.Reg(asm.R2, asm.RFP),
-			asm.Add.Imm(asm.R2, key),
-			asm.FnMapLookupElem.Call(),
-			asm.JEq.Imm(asm.R0, 0, next),
-			asm.LoadMem(asm.R1, asm.R0, 0, asm.DWord),
-			asm.JEq.Imm(asm.R1, 0, next),
+// writer writes the element of the map.
+func writer(signature btf.Type) asm.Instructions {
+	const key, end = -4, "meanwhile_end"
+	update := func(name string, index, value uintptr) asm.Instructions {
+		return asm.Instructions{
 			asm.LoadMapPtr(asm.R1, 0).WithReference(name),
-			asm.Mov.Reg(asm.R2, asm.R0),
-			asm.Mov.Reg(asm.R3, asm.R0),
-			asm.Add.Imm(asm.R3, int32(unsafe.Offsetof(write{}.Flow))),
+			asm.Mov.Reg(asm.R2, asm.R6),
+			asm.Add.Imm(asm.R2, int32(index)),
+			asm.Mov.Reg(asm.R3, asm.R6),
+			asm.Add.Imm(asm.R3, int32(value)),
 			asm.Mov.Imm(asm.R4, 0),
 			asm.FnMapUpdateElem.Call(),
-		)
+		}
 	}
+	function := asm.Instructions{
+		asm.StoreImm(asm.RFP, key, 0, asm.Word),
+		asm.LoadMapPtr(asm.R1, 0).WithReference(meanwhileMap),
+		asm.Mov.Reg(asm.R2, asm.RFP),
+		asm.Add.Imm(asm.R2, key),
+		asm.FnMapLookupElem.Call(),
+		asm.JEq.Imm(asm.R0, 0, end),
+		asm.LoadMem(asm.R1, asm.R0, 0, asm.DWord),
+		asm.JEq.Imm(asm.R1, 0, end),
+		asm.Mov.Reg(asm.R6, asm.R0),
+	}
+	function = append(function, update(bpf.DatapathMapCells, unsafe.Offsetof(write{}.Cell), unsafe.Offsetof(write{}.Flow))...)
+	function = append(function, update(bpf.DatapathMapBuckets, unsafe.Offsetof(write{}.Bucket), unsafe.Offsetof(write{}.Places))...)
 	function[0] = btf.WithFuncMetadata(function[0].WithSymbol(meanwhileFunction).WithSource(asm.Comment("another CPU")),
 		&btf.Func{Name: meanwhileFunction, Type: signature, Linkage: btf.StaticFunc})
-	return append(function,
-		asm.Mov.Imm(asm.R0, 0).WithSymbol(fmt.Sprintf("meanwhile_%d", len(interrupted))), asm.Return())
+	return append(function, asm.Mov.Imm(asm.R0, 0).WithSymbol(end), asm.Return())
 }

@@ -20,7 +20,7 @@ type Tables struct {
 	Established    Flows
 	Connectionless Flows
 	Outbound       map[uint64]uint32 // by digest: ticks of what the host sent
-	Marks          map[uint64]bool   // by digest: of tuples that are no flow
+	Marks          map[uint64]bool   // by Cut of the digest: of tuples that are no flow
 }
 
 // Flows are what one flow table holds.
@@ -37,92 +37,127 @@ type Counts struct {
 	Pairs  map[bpf.DatapathPair]bpf.DatapathPairCount
 }
 
-// Tables reads the flow tables.
+// Tables reads the table.
 func (d *Datapath) Tables() (*Tables, error) {
 	t := NewTables()
-	return t, errors.Join(
-		d.ReadFlows(t),
-		each(d.Outbound, func(digest uint64, note bpf.DatapathNote) { t.Outbound[digest] = note.Sent }),
-		d.readMarks(t),
-	)
+	notes, err := d.Notes()
+	for digest, note := range notes {
+		t.Outbound[digest] = note.Sent
+	}
+	return t, errors.Join(err, d.ReadFlows(t), d.readMarks(t))
 }
 
-// ReadFlows reads all of the flows but when a packet left last, which nothing depends on. Each has to be in the map that
-// src/table.h has for it, and in no other.
+// ReadFlows reads all of the flows but when a packet left last, which nothing depends on. The place of each has to say what
+// src/table.h has for it, and no tuple has two in a table.
 func (d *Datapath) ReadFlows(t *Tables) error {
-	var errs []error
-	read := func(m *ebpf.Map, of func(isEnded, isClosing, isAssured bool) Flows) {
-		errs = append(errs, each(m, func(digest uint64, flow bpf.DatapathFlow) {
-			flow.Left = 0
-			flows := of(digest&1 == 0, flow.IsClosing(), flow.Flags&uint16(bpf.DatapathFlowFlagsFLOW_ASSURED) != 0)
-			if _, twice := flows[flow.Tuple]; flows == nil || twice {
-				errs = append(errs, fmt.Errorf("in %s under %#x, where it does not belong: %+v", m, digest, flow))
-				return
+	errs := []error{d.Places.Read()}
+	flows := map[*bpf.FlowTable]Flows{d.HalfOpen: t.HalfOpen, d.Established: t.Established, d.Connectionless: t.Connectionless}
+	for i, place := range d.Places.Elements {
+		kind := kindAt(place)
+		if kind == bpf.DatapathKindKIND_FREE || kind == bpf.DatapathKindKIND_MARK || kind == bpf.DatapathKindKIND_NOTE {
+			continue
+		}
+		var flow bpf.DatapathFlow
+		memory := unsafe.Slice((*byte)(unsafe.Pointer(&flow)), unsafe.Sizeof(flow))
+		if _, err := d.cells.ReadAt(memory, int64(i)*int64(len(memory))); err != nil {
+			return fmt.Errorf("read cell %d: %w", i, err)
+		}
+		flow.Left = 0
+		belongs := false
+		for table, of := range flows {
+			if table.KindOf(&flow) == kind {
+				_, twice := of[flow.Tuple]
+				belongs = !twice
+				of[flow.Tuple] = flow
 			}
-			flows[flow.Tuple] = flow
-		}))
-	}
-	read(d.DatapathMaps.HalfOpen, func(isEnded, isClosing, _ bool) Flows {
-		switch {
-		case isEnded && isClosing:
-			return t.Established
-		case isEnded:
-			return nil
 		}
-		return t.HalfOpen
-	})
-	only := func(flows Flows, belongs bool) Flows {
-		if belongs {
-			return flows
+		if !belongs || Misplaced(i, kind) {
+			errs = append(errs, fmt.Errorf("in place %d, %#x, where it does not belong: %+v", i, place, flow))
 		}
-		return nil
 	}
-	read(d.DatapathMaps.Established, func(isEnded, isClosing, _ bool) Flows { return only(t.Established, !isEnded && !isClosing) })
-	read(d.DatapathMaps.Connectionless, func(isEnded, _, isAssured bool) Flows { return only(t.Connectionless, !isEnded && !isAssured) })
-	read(d.Assured, func(isEnded, _, isAssured bool) Flows { return only(t.Connectionless, !isEnded && isAssured) })
 	return errors.Join(errs...)
 }
 
-// readMarks reads those that are valid now, through a mapping: there are too many
-// for system calls.
+// Misplaced tells whether the last place of a bucket has what was validated: is_misplaced() in bpf/src/table.h.
+func Misplaced(place int, kind bpf.DatapathKind) bool {
+	isValidated := kind == bpf.DatapathKindKIND_CLOSING || kind >= bpf.DatapathKindKIND_ASSURED
+	return isValidated && place%int(placesOfBucket) >= int(bpf.DatapathPlacePLACES_VALIDATED)
+}
+
+func kindAt(place uint64) bpf.DatapathKind {
+	return bpf.DatapathKind(place >> bpf.DatapathPlacePLACE_KIND_SHIFT & 15)
+}
+
+const (
+	keyShift       = bpf.DatapathPlacePLACE_KEY_SHIFT
+	placesOfBucket = uint64(bpf.DatapathPlacePLACES)
+)
+
+// Cut is what a bucket and its places tell of a digest.
+func (d *Datapath) Cut(digest uint64) uint64 {
+	return digest>>keyShift<<keyShift | digest&uint64(2*d.Buckets.MaxEntries()-1)
+}
+
+// markKey is by what marks of this generation are known: mark_digest() in bpf/src/negative_cache.h, of 0.
+func (d *Datapath) markKey() (uint64, error) {
+	var settings bpf.DatapathSettings
+	if err := d.Configuration.Get(&settings); err != nil {
+		return 0, fmt.Errorf("read settings: %w", err)
+	}
+	return uint64(settings.Generation*0x7f4a7c15) << 32, nil
+}
+
+// readMarks reads those of the present generation; of others it reads nonsense.
 func (d *Datapath) readMarks(to *Tables) error {
-	present, err := d.Mark(0)
-	if err := errors.Join(err, d.MarkView.Read()); err != nil {
+	key, err := d.markKey()
+	if err := errors.Join(err, d.Places.Read()); err != nil {
 		return err
 	}
-	for _, mark := range d.MarkView.Elements {
-		if digest := mark ^ present; mark != 0 && digest%2 == 1 { // those of addresses are even
-			to.Marks[digest] = true
+	for i, place := range d.Places.Elements {
+		if kindAt(place) == bpf.DatapathKindKIND_MARK {
+			to.Marks[place>>keyShift<<keyShift^key|uint64(i)/placesOfBucket<<1|1] = true
 		}
 	}
 	return nil
 }
 
-// Mark is how a digest is marked now (put_mark() in bpf/src/negative_cache.h).
-func (d *Datapath) Mark(digest uint64) (uint64, error) {
+// writeMarks has these tuples be marked, beside others.
+func (d *Datapath) writeMarks(digests map[uint64]bool) error {
+	key, keyErr := d.markKey()
 	now, err := d.Now()
-	if err != nil {
-		return 0, err
+	if err := errors.Join(keyErr, err, d.Places.Read()); err != nil {
+		return err
 	}
-	var settings bpf.DatapathSettings
-	if err := d.Configuration.Get(&settings); err != nil {
-		return 0, fmt.Errorf("read settings: %w", err)
+	for digest := range digests {
+		bucket := d.Places.Elements[digest>>1&uint64(d.Buckets.MaxEntries()-1)*placesOfBucket:][:placesOfBucket]
+		free := slices.IndexFunc(bucket, func(place uint64) bool { return kindAt(place) == bpf.DatapathKindKIND_FREE })
+		if free < 0 {
+			return errors.New("there is no room for a mark")
+		}
+		bucket[free] |= (digest^key)>>keyShift<<keyShift | uint64(bpf.DatapathKindKIND_MARK)<<bpf.DatapathPlacePLACE_KIND_SHIFT |
+			uint64(now>>bpf.DatapathPlacePLACE_STAMP_SHIFT)&(uint64(bpf.DatapathPlacePLACE_SPILLED)-1)
 	}
-	return digest ^ uint64(now>>10)<<32 ^ uint64(settings.Generation), nil
+	return d.Places.Write()
 }
 
-// writeMarks has these tuples be marked, and nothing else.
-func (d *Datapath) writeMarks(digests map[uint64]bool) error {
-	present, err := d.Mark(0)
-	clear(d.MarkView.Elements)
-	for digest := range digests {
-		d.MarkView.Elements[digest>>1%uint64(len(d.MarkView.Elements))] = digest ^ present
+// forget frees the places of these kinds.
+func (d *Datapath) forget(kinds ...bpf.DatapathKind) error {
+	if err := d.Places.Read(); err != nil {
+		return err
 	}
-	return errors.Join(err, d.MarkView.Write())
+	for i, place := range d.Places.Elements {
+		if slices.Contains(kinds, kindAt(place)) {
+			d.Places.Elements[i] = place & uint64(bpf.DatapathPlacePLACE_SPILLED)
+		}
+	}
+	return d.Places.Write()
 }
+
+// ForgetTable empties the table.
+func (d *Datapath) ForgetTable() error { return d.Places.Clear() }
 
 // ForgetMarks empties the negative cache.
-func (d *Datapath) ForgetMarks() error { return d.MarkView.Clear() }
+func (d *Datapath) ForgetMarks() error { return d.forget(bpf.DatapathKindKIND_MARK) }
 
 // Leads are those of some kinds, of all if none is named, by their keys.
 func (d *Datapath) Leads(kinds ...bpf.DatapathLeadKind) (map[uint64]bpf.DatapathLead, error) {
@@ -159,35 +194,25 @@ func readHash[V any](m *ebpf.Map) (map[uint64]V, error) {
 	return entries, each(m, func(digest uint64, value V) { entries[digest] = value })
 }
 
-// SetTables replaces the content of the flow tables, and the marks.
+// SetTables replaces the content of the table.
 func (d *Datapath) SetTables(t *Tables) error {
-	err := errors.Join(d.ForgetNotes(), d.ForgetFlows(), d.ForgetLeads(bpf.DatapathLeadKindLEAD_PARTS), d.writeMarks(t.Marks))
+	err := errors.Join(d.ForgetTable(), d.ForgetLeads(bpf.DatapathLeadKindLEAD_PARTS), d.writeMarks(t.Marks))
 	for table, flows := range map[*bpf.FlowTable]Flows{d.HalfOpen: t.HalfOpen, d.Established: t.Established, d.Connectionless: t.Connectionless} {
 		for tuple, flow := range flows {
 			err = errors.Join(err, table.Put(d.Seeds.Digest(tuple), &flow))
 		}
 	}
 	for digest, ticks := range t.Outbound {
-		err = errors.Join(err, put(d.Outbound, digest, bpf.DatapathNote{Sent: ticks}))
+		err = errors.Join(err, d.Outbound.Put(&bpf.DatapathNote{Digest: digest, Sent: ticks}))
 	}
 	return err
-}
-
-// ForgetFlows empties the flow tables.
-func (d *Datapath) ForgetFlows() error {
-	m := &d.DatapathMaps
-	var errs []error
-	for _, part := range []*ebpf.Map{m.HalfOpen, m.Established, m.Connectionless, m.Assured} {
-		errs = append(errs, deleteAll[uint64, bpf.DatapathFlow](part))
-	}
-	return errors.Join(errs...)
 }
 
 // Counts reads the counters that are not 0.
 func (d *Datapath) Counts() (Counts, error) {
 	pairs := make(map[bpf.DatapathPair]bpf.DatapathPairCount)
-	addPair := func(pair bpf.DatapathPair, cpus []bpf.DatapathPairCount) {
-		for _, c := range cpus {
+	addPair := func(pair bpf.DatapathPair, counts []bpf.DatapathPairCount) {
+		for _, c := range counts {
 			sum := pairs[pair]
 			pairs[pair] = bpf.DatapathPairCount{Packets: sum.Packets + c.Packets, Bytes: sum.Bytes + c.Bytes, Flows: sum.Flows + c.Flows}
 		}
@@ -196,6 +221,7 @@ func (d *Datapath) Counts() (Counts, error) {
 	return Counts{events, pairs}, errors.Join(
 		err,
 		each(d.Pairs, addPair),
+		d.EachPairSlot(func(s *bpf.DatapathPairSlot) { addPair(s.Pair, []bpf.DatapathPairCount{s.Count}) }),
 	)
 }
 
@@ -253,30 +279,30 @@ func (d *Datapath) Clear() error {
 	}
 	d.undo = nil
 	return errors.Join(append(errs,
-		d.ForgetNotes(),
+		d.ForgetTable(),
 		d.ForgetWays(),
-		d.ForgetFlows(),
 		deleteAll[bpf.DatapathPrefixKey, uint32](d.Prefixes),
 		deleteAll[[16]byte, uint32](d.OwnAddresses),
 		deleteAll[bpf.DatapathPair, []bpf.DatapathPairCount](d.Pairs),
+		d.EachPairSlot(func(s *bpf.DatapathPairSlot) { *s = bpf.DatapathPairSlot{} }),
 		d.ForgetRelated(),
 		d.ModeByHand.Set(uint32(0)),
 		zero(d.Events, func(count uint64) bool { return count != 0 }),
 		d.ForgetScratch(),
 		d.TraceFilter.Set(bpf.DatapathTraceRequest{}),
 		d.ForgetLeads(),
-		d.ForgetMarks(),
 		d.Grace.Set(uint32(0)),
 	)...)
 }
 
 // Notes reads who spoke first, by digest.
 func (d *Datapath) Notes() (map[uint64]bpf.DatapathNote, error) {
-	return readHash[bpf.DatapathNote](d.Outbound)
+	notes := make(map[uint64]bpf.DatapathNote)
+	return notes, d.Outbound.Each(func(note *bpf.DatapathNote) { notes[note.Digest] = *note })
 }
 
 // ForgetNotes empties what is known of who spoke first.
-func (d *Datapath) ForgetNotes() error { return deleteAll[uint64, bpf.DatapathNote](d.Outbound) }
+func (d *Datapath) ForgetNotes() error { return d.forget(bpf.DatapathKindKIND_NOTE) }
 
 // ForgetWays empties what was learnt from handshakes, and by which way those began that were not answered.
 func (d *Datapath) ForgetWays() error {

@@ -221,45 +221,25 @@ func (d *Daemon) endGrace() error {
 // BytesPerFlow returns the kernel's memory of the maps that grow with the flow tables,
 // divided by the flows that these are meant for.
 func (d *Daemon) BytesPerFlow() (float64, error) {
-	var memory uint64
-	var flows int
-	for name, holds := range growing {
-		bytes, capacity, err := d.sizeOf(name)
+	maps, err := datapath.OpenMaps(d.pinDir)
+	if err != nil {
+		return 0, err
+	}
+	defer maps.Close()
+	var memory, flows uint64
+	for _, m := range []*ebpf.Map{maps.Buckets, maps.Cells} {
+		info, err := m.Info()
 		if err != nil {
-			return 0, err
+			return 0, fmt.Errorf("look up %s: %w", m, err)
+		}
+		bytes, known := info.Memlock()
+		if !known {
+			return 0, fmt.Errorf("the kernel does not tell the memory of %s", m)
 		}
 		memory += bytes
-		if holds {
-			flows += capacity
-		}
+	}
+	for _, table := range bpf.FlowTables(&maps.DatapathMaps) {
+		flows += table.Capacity()
 	}
 	return float64(memory) / float64(flows), nil
-}
-
-// growing are the maps whose size follows the flow tables', and whether they hold flows.
-var growing = map[string]bool{
-	bpf.DatapathMapHalfOpen: true, bpf.DatapathMapEstablished: true, bpf.DatapathMapConnectionless: true, bpf.DatapathMapAssured: true,
-	bpf.DatapathMapOutbound: false,
-}
-
-// sizeOf returns a pinned map's memory, and how many flows it is meant for if it holds some.
-func (d *Daemon) sizeOf(name string) (memory uint64, capacity int, err error) {
-	path := filepath.Join(d.pinDir, datapath.MapsDir, name)
-	table, err := ebpf.LoadPinnedMap(path, &ebpf.LoadPinOptions{ReadOnly: true})
-	if err != nil {
-		return 0, 0, fmt.Errorf("open %s: %w", path, err)
-	}
-	defer table.Close()
-	info, err := table.Info()
-	if err != nil {
-		return 0, 0, fmt.Errorf("look up %s: %w", path, err)
-	}
-	memory, known := info.Memlock()
-	if !known {
-		return 0, 0, fmt.Errorf("the kernel does not tell the memory of %s", path)
-	}
-	if growing[name] {
-		capacity = int(table.MaxEntries())
-	}
-	return memory, capacity, nil
 }
