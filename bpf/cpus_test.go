@@ -4,6 +4,7 @@ package bpf_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -109,17 +110,17 @@ func (r *racer) pathOf(frame []byte) int {
 func together(t *testing.T, stop *atomic.Bool, all ...func() error) {
 	t.Helper()
 	var wait sync.WaitGroup
+	ctx, end := context.WithTimeout(t.Context(), raceTime(t))
+	defer end()
 	errs := make([]error, len(all))
 	for i, f := range all {
 		wait.Go(func() {
 			if errs[i] = f(); errs[i] != nil {
-				stop.Store(true)
+				end()
 			}
 		})
 	}
-	for end := time.Now().Add(raceTime(t)); time.Now().Before(end) && !stop.Load(); {
-		time.Sleep(10 * time.Millisecond)
-	}
+	<-ctx.Done()
 	stop.Store(true)
 	wait.Wait()
 	await.Must(t, errors.Join(errs...))
@@ -254,6 +255,8 @@ func TestTwoCPUs(t *testing.T) {
 			})
 		}
 		actors = append(actors, func() (err error) { held, err = b.looks(&stop); return err }, func() error {
+			pace := time.NewTicker(time.Millisecond)
+			defer pace.Stop()
 			for i := 0; !stop.Load(); i++ {
 				table := []*bpf.FlowTable{b.HalfOpen, b.Established, b.Connectionless}[i%3]
 				tuple := all[i/3%len(all)].tuple(either[message](table == b.Connectionless, udp{}, tcp{}))
@@ -261,7 +264,7 @@ func TestTwoCPUs(t *testing.T) {
 				if err := errors.Join(table.Each(goOn), table.Delete(b.Seeds.Digest(tuple))); err != nil {
 					return err
 				}
-				time.Sleep(time.Millisecond)
+				<-pace.C
 			}
 			return nil
 		})

@@ -255,7 +255,9 @@ func (t *Table) visitPart(of kinds, first, count uint32, visit func(uint64, *Dat
 }
 
 // visitPlace visits what a place holds, the i-th from a bucket on, unless it is another's by now.
-func visitPlace(of kinds, word *uint64, first, i uint32, read func(uint32, *DatapathFlow) error, visit func(uint64, *DatapathFlow) bool) (bool, error) {
+func visitPlace(of kinds, word *uint64, first, i uint32, read func(uint32, *DatapathFlow) error,
+	visit func(uint64, *DatapathFlow) bool,
+) (goesOn bool, err error) {
 	const key = DatapathPlacePLACE_KEY_SHIFT
 	var copied DatapathFlow
 	p := place(atomic.LoadUint64(word))
@@ -269,7 +271,9 @@ func visitPlace(of kinds, word *uint64, first, i uint32, read func(uint32, *Data
 }
 
 // withCells calls use with what reads cells from the first on. A few are asked for, as it takes long to map memory.
-func (t *Table) withCells(first, count uint32, wanted int, use func(read func(i uint32, to *DatapathFlow) error) error) (err error) {
+func (t *Table) withCells(
+	first, count uint32, wanted int, use func(read func(i uint32, to *DatapathFlow) error) error,
+) (err error) {
 	const few = 64
 	switch {
 	case wanted == 0:

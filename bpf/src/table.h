@@ -229,12 +229,19 @@ static inline __u32 is_live(__u64 place, __u32 time)
 	return (stamp_age(place, time) - limit) >> 31;
 }
 
-#define LEVEL(kind) ((kind) + 3)
+/* How readily a place is given up, lowest first. */
+enum level {
+	LEVEL_FREE,
+	LEVEL_OVER,
+	LEVEL_BEYOND, /* of a kind that has more than its share, with the newcomer */
+	LEVEL_KINDS,  /* from here on by kind */
+};
+
+#define LEVEL(kind) ((kind) + LEVEL_KINDS)
 
 /*
- * How readily a place is given up to a flow of this kind, lowest first: what is free (level 0); what is over; what is of a
- * kind that has more than its share with the newcomer, of notes where that is one; the others by kind. What is of one level
- * by age. `counts`: see first_to_go().
+ * The level of a place above its age: the oldest first. Notes are beyond their share only for another note. `counts`: see
+ * first_to_go().
  */
 static inline __u32 rank_of(__u64 place, __u32 time, __u32 kind, __u64 counts)
 {
@@ -310,7 +317,7 @@ static inline int choose_place(__u64 digest, __u32 kind, struct put *put)
 	}
 	may_take = LEVEL(kind > KIND_NOTE || kind == KIND_MARK ? kind : KIND_NOTE) + 1;
 	if ((int)put->place >= 0 && !is_misplaced(put->place, kind))
-		may_take = 2;
+		may_take = LEVEL_OVER + 1;
 	if (best >= may_take * PLACE_SPILLED * PLACES)
 		return -1;
 	return index * PLACES + nth_from(preferred(digest), best & (PLACES - 1));
@@ -503,16 +510,16 @@ static __noinline bool revive(const struct packet *packet, struct flow *flow)
 static inline struct flow *find_connection(const struct packet *packet, __u32 *known)
 {
 	struct flow *flow = find_near(packet->digest, KINDS_ESTABLISHED);
-	__u32 place;
+	__u32 index;
 
 	if (unlikely(!flow)) {
 		*known = known_of(packet->digest);
 		if (likely(!(*known & KINDS_ESTABLISHED)))
 			return NULL;
-		place = bucket_of(packet->digest);
+		index = bucket_of(packet->digest);
 		if (*known & PLACES << KNOWN_PLACE_SHIFT)
-			place = other_bucket(place);
-		flow = get_cell(place * PLACES + (*known >> KNOWN_PLACE_SHIFT & (PLACES - 1)));
+			index = other_bucket(index);
+		flow = get_cell(index * PLACES + (*known >> KNOWN_PLACE_SHIFT & (PLACES - 1)));
 	}
 	return flow && likely(tuple_equal(&flow->tuple, &packet->tuple)) ? flow : NULL;
 }
@@ -540,7 +547,7 @@ static inline bool copy_flow(struct flow *copy, const struct flow *flow, const s
 
 /*
  * Enters the scratch flow in the place of a stray or an idle entry of its tuple, or, as `over_live`, of any, and of its
- * handshake. Else another flow has this digest: that is counted, but for strays. Returns whether it did.
+ * handshake. Else another flow has this digest, or there is no room: that is counted, but for strays. Returns whether it did.
  */
 __noinline int enter_flow(__u32 table, __u32 over_live)
 {

@@ -55,7 +55,8 @@ func (o *Options) spec() (*ebpf.CollectionSpec, error) {
 		spec.Maps[name].Flags |= unix.BPF_F_MMAPABLE
 	}
 	forgetTypes(spec)
-	return spec, errors.Join(c.Set(spec), bpf.Size(spec, bpf.Buckets(o.MaxEntries)))
+	buckets := spec.Maps[bpf.DatapathMapBuckets].MaxEntries
+	return spec, errors.Join(c.Set(spec), spec.Variables[bpf.DatapathVarLastBucket].Set(buckets-1))
 }
 
 // Constants are what the programs are loaded with. Each belongs to their origin.
