@@ -34,7 +34,7 @@ var (
 	// OtherLayout has larger flows.
 	OtherLayout = Build{"other-layout", "REPLYPATH_TEST_OTHER_LAYOUT", []change{
 		{"types.h", "	LAYOUT_VERSION = ", "	LAYOUT_VERSION = 100 + "},
-		{"types.h", "	__u64 corrected;", "	__u64 of_another_build;\n	__u64 corrected;"},
+		{"types.h", "	__u8 attempt; /* enum attempt */", "	__u8 attempt; /* enum attempt */\n	__u64 of_another_build;"},
 	}}
 )
 
