@@ -23,6 +23,11 @@ func synFlood(_ context.Context, s *contender.Site, _ *Shared) (Work, error) {
 		return nil, f.closeAfter(err)
 	}
 	f.keep(listener)
+	connection, err := connect(s) // as to any server: it shows by which way SYN-ACKs arrive
+	if err != nil {
+		return nil, f.closeAfter(err)
+	}
+	f.keep(connection)
 	fd, err := socketOn(s.Client, unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_RAW) // implies IP_HDRINCL
 	if err != nil {
 		return nil, f.closeAfter(err)
