@@ -217,6 +217,8 @@ const (
 	DatapathIdleSecondsIDLE_FRAGMENT       DatapathIdleSeconds = 2
 	DatapathIdleSecondsIDLE_OUTBOUND       DatapathIdleSeconds = 3600
 	DatapathIdleSecondsIDLE_SENDER         DatapathIdleSeconds = 86400
+	DatapathIdleSecondsIDLE_CALL           DatapathIdleSeconds = 900
+	DatapathIdleSecondsIDLE_DECISION       DatapathIdleSeconds = 60
 )
 
 type DatapathInterface struct {
@@ -261,17 +263,20 @@ const (
 	DatapathKindKIND_STRAY       DatapathKind = 2
 	DatapathKindKIND_HANDSHAKE   DatapathKind = 3
 	DatapathKindKIND_QUESTION    DatapathKind = 4
-	DatapathKindKIND_CLOSING     DatapathKind = 5
-	DatapathKindKIND_NOTE        DatapathKind = 6
-	DatapathKindKIND_ASSURED     DatapathKind = 7
-	DatapathKindKIND_ESTABLISHED DatapathKind = 8
-	DatapathKindKIND_TAKEN       DatapathKind = 9
+	DatapathKindKIND_ASKER       DatapathKind = 5
+	DatapathKindKIND_COMER       DatapathKind = 6
+	DatapathKindKIND_CLOSING     DatapathKind = 7
+	DatapathKindKIND_NOTE        DatapathKind = 8
+	DatapathKindKIND_RECORD      DatapathKind = 9
+	DatapathKindKIND_ASSURED     DatapathKind = 10
+	DatapathKindKIND_ESTABLISHED DatapathKind = 11
+	DatapathKindKIND_TAKEN       DatapathKind = 12
 )
 
 type DatapathLayout uint32
 
 const (
-	DatapathLayoutLAYOUT_VERSION DatapathLayout = 24
+	DatapathLayoutLAYOUT_VERSION DatapathLayout = 25
 )
 
 type DatapathLead struct {
@@ -289,8 +294,7 @@ type DatapathLeadKind uint32
 const (
 	DatapathLeadKindLEAD_WATCHED DatapathLeadKind = 0
 	DatapathLeadKindLEAD_ASKER   DatapathLeadKind = 1
-	DatapathLeadKindLEAD_ENDS    DatapathLeadKind = 2
-	DatapathLeadKindLEAD_PARTS   DatapathLeadKind = 3
+	DatapathLeadKindLEAD_PARTS   DatapathLeadKind = 2
 	DatapathLeadKindLEAD_KINDS   DatapathLeadKind = 4
 )
 
@@ -437,6 +441,14 @@ const (
 	DatapathPrefixKindPREFIX_HELD    DatapathPrefixKind = 5
 )
 
+type DatapathProof uint32
+
+const (
+	DatapathProofPROOF_CONVERSATION DatapathProof = 1
+	DatapathProofPROOF_ANSWERS      DatapathProof = 2
+	DatapathProofPROOF_CONNECTION   DatapathProof = 4
+)
+
 type DatapathProtocolClass uint32
 
 const (
@@ -451,25 +463,27 @@ const (
 
 type DatapathRecord struct {
 	_          structs.HostLayout
-	Answered   DatapathPath
+	Peer       [16]uint8
+	Self       [16]uint8
 	Flow       uint64
-	Moved      uint64
-	Generation uint32
-	Created    uint32
 	Seen       uint32
+	Proof      uint8
+	Outcome    uint8
+	SizeTold   uint16
+	Path       DatapathPath
+	Moved      uint64
 	Heard      uint32
-	Hop        uint16
 	PeerPort   uint16
 	SelfPort   uint16
-	From       uint16
+	Created    uint32
+	Generation uint16
+	Hop        uint16
 	To         uint16
-	SizeTold   uint16
-	Protocol   uint8
-	Outcome    uint8
-	Table      uint8
 	MovedOf    uint8
 	RoutedOf   uint8
-	_          [7]byte
+	From       uint16
+	Pad        uint8
+	Protocol   uint8
 }
 
 type DatapathScratch struct {
@@ -536,7 +550,7 @@ type DatapathScratch struct {
 		_          [3]byte
 	}
 	Raised uint64
-	_      [16]byte
+	_      [120]byte
 }
 
 type DatapathSender struct {
@@ -680,11 +694,11 @@ const (
 	DatapathMapGateways            = "gateways"
 	DatapathMapInterfaces          = "interfaces"
 	DatapathMapLeads               = "leads"
-	DatapathMapOriginated          = "originated"
 	DatapathMapOwnAddresses        = "own_addresses"
 	DatapathMapPairSlots           = "pair_slots"
 	DatapathMapPairs               = "pairs"
 	DatapathMapPrefixes            = "prefixes"
+	DatapathMapRecent              = "recent"
 	DatapathMapTails               = "tails"
 	DatapathMapTraceEvents         = "trace_events"
 	DatapathMapWays                = "ways"
@@ -781,11 +795,11 @@ type DatapathMapSpecs struct {
 	Gateways     *ebpf.MapSpec `ebpf:"gateways"`
 	Interfaces   *ebpf.MapSpec `ebpf:"interfaces"`
 	Leads        *ebpf.MapSpec `ebpf:"leads"`
-	Originated   *ebpf.MapSpec `ebpf:"originated"`
 	OwnAddresses *ebpf.MapSpec `ebpf:"own_addresses"`
 	PairSlots    *ebpf.MapSpec `ebpf:"pair_slots"`
 	Pairs        *ebpf.MapSpec `ebpf:"pairs"`
 	Prefixes     *ebpf.MapSpec `ebpf:"prefixes"`
+	Recent       *ebpf.MapSpec `ebpf:"recent"`
 	Tails        *ebpf.MapSpec `ebpf:"tails"`
 	TraceEvents  *ebpf.MapSpec `ebpf:"trace_events"`
 	Ways         *ebpf.MapSpec `ebpf:"ways"`
@@ -840,11 +854,11 @@ type DatapathMaps struct {
 	Gateways     *ebpf.Map `ebpf:"gateways"`
 	Interfaces   *ebpf.Map `ebpf:"interfaces"`
 	Leads        *ebpf.Map `ebpf:"leads"`
-	Originated   *ebpf.Map `ebpf:"originated"`
 	OwnAddresses *ebpf.Map `ebpf:"own_addresses"`
 	PairSlots    *ebpf.Map `ebpf:"pair_slots"`
 	Pairs        *ebpf.Map `ebpf:"pairs"`
 	Prefixes     *ebpf.Map `ebpf:"prefixes"`
+	Recent       *ebpf.Map `ebpf:"recent"`
 	Tails        *ebpf.Map `ebpf:"tails"`
 	TraceEvents  *ebpf.Map `ebpf:"trace_events"`
 	Ways         *ebpf.Map `ebpf:"ways"`
@@ -861,11 +875,11 @@ func (m *DatapathMaps) Close() error {
 		m.Gateways,
 		m.Interfaces,
 		m.Leads,
-		m.Originated,
 		m.OwnAddresses,
 		m.PairSlots,
 		m.Pairs,
 		m.Prefixes,
+		m.Recent,
 		m.Tails,
 		m.TraceEvents,
 		m.Ways,

@@ -36,6 +36,12 @@ func (s Seeds) Digest(tuple DatapathTuple) uint64 {
 	return s.digest(tuple, netip.AddrFrom16(tuple.Peer).Is4In6())
 }
 
+// Ends returns what the table holds the record of a tuple's addresses by, as
+// ends_digest() in src/tuple.h computes it.
+func (s Seeds) Ends(tuple DatapathTuple) uint64 {
+	return s.digest(DatapathTuple{Peer: tuple.Peer, Self: tuple.Self}, false)
+}
+
 // LeadKey returns what the map `leads` holds parts of a tuple by, as lead_key()
 // in src/portless.h computes it.
 func (s Seeds) LeadKey(parts DatapathTuple, kind DatapathLeadKind) uint64 {

@@ -72,7 +72,7 @@ func TestModel(t *testing.T) {
 			r.Whole = !oldKernel
 			compareStories(t, r, fuzz.Stories())
 			checkSeen(t, r)
-			checkRemembered(t, r.Remembered, "marks", bpf.DatapathMapOriginated, bpf.DatapathMapWays)
+			checkRemembered(t, r.Remembered, "marks", "records", bpf.DatapathMapWays)
 			checkRemembered(t, r.Leads, bpf.DatapathLeadKindLEAD_PARTS)
 			compareRandomly(t, r, packetsToRun(t, either(oldKernel, 40, 30)))
 		})
@@ -146,7 +146,7 @@ func TestModelWithSockets(t *testing.T) {
 	r := newFuzzer(t, fuzzedOld, realSockets(t))
 	compareStories(t, r, fuzz.StoriesOfSockets())
 	checkRaised(t, r.Events, eventIgnoredSegment, eventReadmittedEstablished)
-	checkRemembered(t, r.Leads, leadAsker, bpf.DatapathLeadKindLEAD_ENDS, leadWatched)
+	checkRemembered(t, r.Leads, leadAsker, leadWatched)
 	compareRandomly(t, r, packetsToRun(t, 20))
 }
 

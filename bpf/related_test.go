@@ -4,6 +4,7 @@ package bpf_test
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 
 	"replypath/bpf"
@@ -28,12 +29,15 @@ func (b *bed) relates(n network, via nic) {
 	b.t.Helper()
 	b.put(establishedFlow(b.flow(n, control, via, 0)))
 	b.ownRelated(n)
-	b.goesWith(n, control, tableEstablished)
+	b.goesWith(n, control)
 }
 
-func (b *bed) goesWith(n network, m message, table bpf.DatapathTable) {
+// goesWith has a connection of the peer's show its path, an hour ago.
+func (b *bed) goesWith(n network, m message) {
 	b.t.Helper()
-	b.must(b.SetRecord(n.tuple(m), bpf.DatapathRecord{Flow: b.Seeds.Digest(n.tuple(m)), Table: uint8(table)}))
+	b.must(b.SetRecord(n.tuple(m), bpf.DatapathRecord{
+		Flow: b.Seeds.Digest(n.tuple(m)), Proof: uint8(bpf.DatapathProofPROOF_CONNECTION), Heard: b.ago(3600),
+	}))
 }
 
 // changeFlow writes over the peer's connection.
@@ -44,17 +48,32 @@ func (b *bed) changeFlow(n network, change func(*bpf.DatapathFlow)) {
 	b.put(establishedFlow(flow))
 }
 
-// wantWith checks with which flow goes what the host originates.
-func (b *bed) wantWith(n network, m message) {
+// What shows by which path a peer comes, for long or since just now.
+const (
+	nothingShows  = ""
+	itConnected   = "a connection began"
+	itAsked       = "a question by UDP"
+	itIsConnected = "a connection that goes on"
+	datagramsGoOn = "datagrams that go on"
+)
+
+// wantShown checks what a flow shows.
+func (b *bed) wantShown(n network, m message, want string) {
 	b.t.Helper()
-	var want, got uint64
-	if m != nil {
-		want = b.Seeds.Digest(n.tuple(m))
+	digest := b.Seeds.Digest(n.tuple(m))
+	var got []string
+	if record := b.record(n, m); record != nil && record.Flow == digest {
+		got = append(got, map[bpf.DatapathProof]string{
+			bpf.DatapathProofPROOF_CONNECTION: itIsConnected, bpf.DatapathProofPROOF_CONVERSATION: datagramsGoOn,
+		}[bpf.DatapathProof(record.Proof)])
 	}
-	if record := b.record(n, control); record != nil {
-		got = record.Flow
+	b.must(b.Begun.Read())
+	for i, place := range bpf.Recent(b.Seeds.Ends(n.tuple(m))) {
+		if b.Begun.Elements[place] == digest {
+			got = append(got, [...]string{itConnected, itAsked}[i])
+		}
 	}
-	await.Same(b.t, "the flow that it goes with", want, got)
+	await.Same(b.t, "what shows the path", want, strings.Join(got, ", "))
 }
 
 // TestRelatedOrNot: what it goes with has to go on, and to come by the interface of the address.
@@ -81,11 +100,11 @@ func TestRelatedOrNot(t *testing.T) {
 		}, bySecond},
 		{"it is forgotten", func(b *bed, _ network) { b.put() }, asRouted(outcomeWeakHost, 1)},
 		{"its digest is of other addresses", func(b *bed, n network) {
-			b.goesWith(n, control, tableEstablished)
+			b.goesWith(n, control)
 			other := n.at(n.other)
 			b.put(establishedFlow(b.flow(other, control, b.replication, 0)))
 			b.must(b.SetRecord(n.tuple(control), bpf.DatapathRecord{
-				Flow: b.Seeds.Digest(other.tuple(control)), Table: uint8(tableEstablished),
+				Flow: b.Seeds.Digest(other.tuple(control)), Proof: uint8(bpf.DatapathProofPROOF_CONNECTION),
 			}))
 		}, asRouted(outcomeWeakHost, 1)},
 		{"to the MAC of its frames", change(func(f *bpf.DatapathFlow) {
@@ -103,38 +122,199 @@ func TestRelatedOrNot(t *testing.T) {
 
 // TestRelatedBy: what proves by which way a peer comes.
 func TestRelatedBy(t *testing.T) {
-	old := func(m message, state uint8) setup {
+	const asymmetric = stateReplied | stateAsymmetric
+	since := func(seconds uint32, m message, state uint8) setup {
 		return func(b *bed, n network) {
-			f := b.flow(n, m, b.replication, 2)
+			f := b.flow(n, m, b.replication, seconds)
 			f.State = state
 			b.put(flowOf(m, f))
 		}
 	}
-	ping := echo{}
+	old := func(m message, state uint8) setup { return since(2, m, state) }
+	ping, last := echo{}, tcp{flags: "A", seq: peerISN + 1, ack: ourISN + 1, ports: control.ports}
+	handshake := func(state uint8) setup {
+		return func(b *bed, n network) {
+			f := b.answered(n, b.replication, 0)
+			f.Tuple = n.tuple(control)
+			f.State |= state
+			b.put(halfOpen(f))
+		}
+	}
 	for _, test := range []struct {
 		name   string
 		before setup
 		m      message // comes in
-		proves bool
+		want   string
 	}{
-		{"the end of a handshake", func(b *bed, n network) {
-			f := b.answered(n, b.replication, 0)
-			f.Tuple = n.tuple(control)
-			b.put(halfOpen(f))
-		}, tcp{flags: "A", seq: peerISN + 1, ack: ourISN + 1, ports: control.ports}, true},
-		{"a connection that goes on after a second", old(control, 0), control, true},
-		{"datagrams that go on after a second", old(question, stateReplied), question, true},
-		{"datagrams that nobody has answered", old(question, 0), question, false},
-		{"datagrams of this second", func(b *bed, n network) { b.put(connectionlessFlow(b.flow(n, question, b.replication, 0))) }, question, false},
-		{"echo requests", old(ping, stateReplied), ping, false},
-		{"a SYN", nil, tcp{flags: "S", seq: peerISN, ports: control.ports}, false},
+		{"the end of a handshake", handshake(stateAsymmetric), last, itConnected},
+		{"of one that the kernel answers rightly", handshake(0), last, itConnected},
+		{"a connection that goes on after a second", old(control, stateAsymmetric), control, itIsConnected},
+		{"one that the kernel answers rightly", old(control, 0), control, nothingShows},
+		{"datagrams that go on after a second", old(question, asymmetric), question, datagramsGoOn},
+		{"those that the kernel answers rightly", old(question, stateReplied), question, nothingShows},
+		{"datagrams that nobody has answered", old(question, 0), question, itAsked},
+		{"datagrams of this second", since(0, question, asymmetric), question, nothingShows},
+		{"echo requests", old(ping, asymmetric), ping, nothingShows},
+		{"a SYN", nil, tcp{flags: "S", seq: peerISN, ports: control.ports}, nothingShows},
+	} {
+		under(t, test.name, eachFamily, func(t *testing.T, b *bed, n network) {
+			for _, related := range []uint8{0, 1} {
+				b.ownRelated(n)
+				test.before.on(b, n)
+				b.configure(func(s *bpf.DatapathSettings) { s.Related = related })
+				b.exec(ingress(b.replication, n.in(b.replication, test.m)))
+				if related == 0 {
+					b.wantShown(n, test.m, nothingShows)
+				}
+			}
+			b.wantShown(n, test.m, test.want)
+			goes := test.want != nothingShows && test.want != itAsked
+			b.leavesBy(n, segment, either(goes, byGateway, asRouted(outcomeWeakHost, 1)))
+		})
+	}
+}
+
+// TestRelatedElsewhere: what comes by an interface that does not have the address shows nothing.
+func TestRelatedElsewhere(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		b.ownRelated(n)
+		ownedByBackup(b, n)
+		b.outdate()
+		f := b.flow(n, control, b.replication, 2)
+		f.State = stateAsymmetric
+		b.put(establishedFlow(f))
+		b.exec(ingress(b.replication, n.in(b.replication, control)))
+		b.wantShown(n, control, nothingShows)
+	})
+}
+
+// TestRelatedEnded: for 15 minutes after a connection has ended, what the host opens goes as that went; and only for as long as
+// a flow goes on, as datagrams do.
+func TestRelatedEnded(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		proof   bpf.DatapathProof
+		minutes uint32
+		want    way
+	}{
+		{"a connection, 14 minutes ago", bpf.DatapathProofPROOF_CONNECTION, 14, byGateway},
+		{"a connection, 16 minutes ago", bpf.DatapathProofPROOF_CONNECTION, 16, asRouted(outcomeWeakHost, 1)},
+		{"answers, 59 minutes ago", bpf.DatapathProofPROOF_ANSWERS, 59, byGateway},
+		{"answers, 61 minutes ago", bpf.DatapathProofPROOF_ANSWERS, 61, asRouted(outcomeWeakHost, 1)},
+		{"datagrams", bpf.DatapathProofPROOF_CONVERSATION, 0, asRouted(outcomeWeakHost, 1)},
 	} {
 		under(t, test.name, eachFamily, func(t *testing.T, b *bed, n network) {
 			b.ownRelated(n)
-			test.before.on(b, n)
-			b.exec(ingress(b.replication, n.in(b.replication, test.m)))
-			b.wantWith(n, either[message](test.proves, test.m, nil))
-			b.leavesBy(n, segment, either(test.proves, byGateway, asRouted(outcomeWeakHost, 1)))
+			f := b.flow(n, control, b.replication, 0)
+			b.must(b.SetRecord(f.Tuple, bpf.DatapathRecord{
+				Flow: b.Seeds.Digest(f.Tuple), Proof: uint8(test.proof), Heard: b.ago(60 * test.minutes),
+				Path: bpf.DatapathPath{Ifindex: f.Ifindex, Interface: f.Interface, Gateway: f.Gateway, Mac: f.Mac, Flags: f.Flags},
+			}))
+			b.leavesBy(n, segment, test.want)
+		})
+	}
+}
+
+// TestRelatedBegan: before its first second is over, a connection shows a path that goes on, or that has ended within 15 minutes.
+func TestRelatedBegan(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		closing bool
+		minutes uint32
+		other   bool // the addresses
+		want    way
+	}{
+		{name: "it goes on", minutes: 60, want: byGateway},
+		{name: "it ended 14 minutes ago", closing: true, minutes: 14, want: byGateway},
+		{name: "it ended 16 minutes ago", closing: true, minutes: 16, want: asRouted(outcomeWeakHost, 1)},
+		{name: "it is of other addresses", other: true, want: asRouted(outcomeWeakHost, 1)},
+	} {
+		under(t, test.name, eachFamily, func(t *testing.T, b *bed, n network) {
+			b.ownRelated(n)
+			of := n
+			if test.other {
+				of = n.at(n.other)
+			}
+			f := b.flow(of, control, b.replication, 60*test.minutes)
+			f.State = either(test.closing, stateClosing, 0)
+			b.put(establishedFlow(f))
+			b.Begun.Elements[bpf.Recent(b.Seeds.Ends(n.tuple(control)))[0]] = b.Seeds.Digest(f.Tuple)
+			b.must(b.Begun.Write())
+			b.leavesBy(n, segment, test.want)
+		})
+	}
+}
+
+// TestRelatedTransfers: two questions of one peer at one port are each answered from another port (TFTP).
+func TestRelatedTransfers(t *testing.T) {
+	eachFamily(t, func(t *testing.T, b *bed, n network) {
+		b.ownRelated(n)
+		defer closeSocket(t, listenUDP(t, netip.AddrPortFrom(n.self, question.ports.self)))
+		second := udp{ports: ports{peer: question.ports.peer + 1, self: question.ports.self}}
+		b.put()
+		for _, m := range []udp{question, second} {
+			b.exec(ingress(b.replication, n.in(b.replication, m)))
+		}
+		for i, m := range []udp{question, second} {
+			b.wantRelated(n, udp{payload: 100, ports: ports{peer: m.ports.peer, self: selfPort + uint16(i)}})
+		}
+		b.wantRouted(n, udp{payload: 100, ports: ports{peer: question.ports.peer + 2, self: selfPort}}, outcomeWeakHost)
+	})
+}
+
+// TestRelatedStays: what shows a path takes the place only of what proves less, or is over.
+func TestRelatedStays(t *testing.T) {
+	connection, answers, conversation := bpf.DatapathProofPROOF_CONNECTION, bpf.DatapathProofPROOF_ANSWERS,
+		bpf.DatapathProofPROOF_CONVERSATION
+	for _, test := range []struct {
+		name      string
+		before    bpf.DatapathProof
+		minutes   uint32 // ago
+		goesOn    bool   // the flow that showed it
+		shows     bpf.DatapathProof
+		takesOver bool
+		elsewhere bool // by another interface than that of the address
+	}{
+		{"a connection beside one that moved away", connection, 0, true, connection, true, true},
+		{"datagrams beside some that moved away", conversation, 0, true, conversation, true, true},
+		{"datagrams beside a connection that moved away", connection, 0, true, conversation, false, true},
+		{"a connection beside one", connection, 0, true, connection, false, false},
+		{"a connection beside one that is over", connection, 0, false, connection, true, false},
+		{"a connection beside answers", answers, 0, false, connection, true, false},
+		{"datagrams beside a connection", connection, 100, true, conversation, false, false},
+		{"datagrams after a connection", connection, 14, false, conversation, false, false},
+		{"datagrams long after a connection", connection, 16, false, conversation, true, false},
+		{"datagrams beside answers", answers, 2, false, conversation, false, false},
+		{"datagrams beside silence", answers, 4, false, conversation, true, false},
+		{"datagrams beside others", conversation, 0, true, conversation, false, false},
+		{"datagrams after others", conversation, 0, false, conversation, true, false},
+	} {
+		under(t, test.name, eachFamily, func(t *testing.T, b *bed, n network) {
+			before, m := message(tcp{ports: ports{peer: 7, self: 7}}), message(control)
+			if test.before != connection {
+				before = udp{ports: ports{peer: 7, self: 7}}
+			}
+			if test.shows != connection {
+				m = question
+			}
+			b.ownRelated(n)
+			f := b.flow(n, m, b.replication, 2)
+			f.State = stateReplied | stateAsymmetric
+			flows := []func(tables){flowOf(m, f)}
+			if test.goesOn {
+				flows = append(flows, flowOf(before, b.flow(n, before, either(test.elsewhere, b.backup, b.replication), 0)))
+			}
+			b.put(flows...)
+			record := bpf.DatapathRecord{Proof: uint8(test.before), Heard: b.ago(60 * test.minutes)}
+			if test.before != answers {
+				record.Flow = b.Seeds.Digest(n.tuple(before))
+			}
+			b.must(b.SetRecord(f.Tuple, record))
+			b.exec(ingress(b.replication, n.in(b.replication, m)))
+			got := b.record(n, m)
+			if isNew := got.Flow == b.Seeds.Digest(f.Tuple); isNew != test.takesOver || isNew && bpf.DatapathProof(got.Proof) != test.shows {
+				t.Errorf("%+v", got)
+			}
 		})
 	}
 }
@@ -163,23 +343,25 @@ func TestRelatedQuestion(t *testing.T) {
 				b.wantRouted(n, test.m, outcomeWeakHost)
 				return
 			}
-			moved := func() {
-				t.Helper()
-				verdict, frame, _ := b.exec(egress(b.production, n.out(b.production, test.m)))
-				await.Same(t, "verdict", redirect, verdict)
-				b.wantFrame(frame, readdressed(n.out(b.production, test.m), b.replication.router, b.replication.MAC))
-			}
-			moved()
+			b.wantRelated(n, test.m)
 			b.put(connectionlessFlow(b.flow(n, question, b.replication, 9)))
-			moved()
+			b.wantRelated(n, test.m)
 			b.put(connectionlessFlow(b.flow(n, question, b.replication, 11)))
 			if test.last {
-				moved()
+				b.wantRelated(n, test.m)
 			} else {
 				b.wantRouted(n, test.m, outcomeWeakHost)
 			}
 		})
 	}
+}
+
+// wantRelated wants a packet to go by the gateway of the replication interface, whatever else is noted of it.
+func (b *bed) wantRelated(n network, m message) {
+	b.t.Helper()
+	verdict, frame, _ := b.exec(egress(b.production, n.out(b.production, m)))
+	await.Same(b.t, "verdict", redirect, verdict)
+	b.wantFrame(frame, readdressed(n.out(b.production, m), b.replication.router, b.replication.MAC))
 }
 
 // wantRouted wants a packet to be left as the kernel has routed it, for a reason.

@@ -11,7 +11,7 @@ import (
 // Shapes returns the maps that are pinned, by name, as the object describes them: without the types of keys and values.
 func Shapes() map[string]*ebpf.MapSpec {
 	return map[string]*ebpf.MapSpec{
-		".bss":          {Name: ".bss", Type: ebpf.Array, KeySize: 4, ValueSize: 3276800, MaxEntries: 1, Flags: unix.BPF_F_MMAPABLE},
+		".bss":          {Name: ".bss", Type: ebpf.Array, KeySize: 4, ValueSize: 3407872, MaxEntries: 1, Flags: unix.BPF_F_MMAPABLE},
 		".data.control": {Name: ".data.control", Type: ebpf.Array, KeySize: 4, ValueSize: 9376, MaxEntries: 1, Flags: unix.BPF_F_MMAPABLE},
 		"begun_by":      {Name: "begun_by", Type: ebpf.LRUHash, KeySize: 26, ValueSize: 8, MaxEntries: 1024, Flags: 0x0},
 		"bucket_locks":  {Name: "bucket_locks", Type: ebpf.Array, KeySize: 4, ValueSize: 64, MaxEntries: 1024, Flags: 0x0},
@@ -22,11 +22,11 @@ func Shapes() map[string]*ebpf.MapSpec {
 		"gateways":      {Name: "gateways", Type: ebpf.Array, KeySize: 4, ValueSize: 32, MaxEntries: 4096, Flags: 0x0},
 		"interfaces":    {Name: "interfaces", Type: ebpf.Array, KeySize: 4, ValueSize: 40, MaxEntries: 65537, Flags: 0x0},
 		"leads":         {Name: "leads", Type: ebpf.LRUHash, KeySize: 8, ValueSize: 16, MaxEntries: 32768, Flags: 0x0},
-		"originated":    {Name: "originated", Type: ebpf.LRUHash, KeySize: 32, ValueSize: 72, MaxEntries: 32768, Flags: 0x0},
 		"own_addresses": {Name: "own_addresses", Type: ebpf.Hash, KeySize: 16, ValueSize: 4, MaxEntries: 16384, Flags: 0x1},
 		"pair_slots":    {Name: "pair_slots", Type: ebpf.Array, KeySize: 4, ValueSize: 32, MaxEntries: 512, Flags: 0x400},
 		"pairs":         {Name: "pairs", Type: ebpf.PerCPUHash, KeySize: 8, ValueSize: 24, MaxEntries: 16384, Flags: 0x1},
 		"prefixes":      {Name: "prefixes", Type: ebpf.LPMTrie, KeySize: 28, ValueSize: 4, MaxEntries: 90112, Flags: 0x1},
+		"recent":        {Name: "recent", Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 8192, Flags: 0x400},
 		"tails":         {Name: "tails", Type: ebpf.ProgramArray, KeySize: 4, ValueSize: 4, MaxEntries: 2, Flags: 0x0},
 		"trace_events":  {Name: "trace_events", Type: ebpf.RingBuf, KeySize: 0, ValueSize: 0, MaxEntries: 262144, Flags: 0x0},
 		"ways":          {Name: "ways", Type: ebpf.LRUHash, KeySize: 26, ValueSize: 28, MaxEntries: 16384, Flags: 0x0},

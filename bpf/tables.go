@@ -12,9 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Ends are the addresses of a tuple, by which the map `originated` knows them.
-type Ends struct{ Peer, Self [16]byte }
-
 // Table has all that is known of tuples: see src/table.h.
 type Table struct {
 	buckets, cells *ebpf.Map
@@ -53,6 +50,27 @@ func (t Table) Flows() (tables [DatapathTableTABLE_END]FlowTable) {
 // Notes is the part of the table that says by which tuples the host spoke first: see src/outbound.h.
 type Notes struct{ Table }
 
+// Records is the part of the table that says by which paths peers come to own addresses, and what the host originates from
+// there: see src/originate.h.
+type Records struct{ Table }
+
+// Recent returns where the map `recent` has the last connection with the addresses of which this is the digest, and their last
+// question: recent_of() in src/originate.h.
+func Recent(ends uint64) [2]uint32 {
+	half := Shapes()[DatapathMapRecent].MaxEntries / 2
+	place := uint32(ends>>32) & (half - 1)
+	return [2]uint32{place, half | place}
+}
+
+// ForgetRecent has the map `recent` lead to nothing by the addresses of which this is the digest.
+func ForgetRecent(recent *ebpf.Map, ends uint64) error {
+	var errs []error
+	for _, place := range Recent(ends) {
+		errs = append(errs, recent.Put(place, uint64(0)))
+	}
+	return errors.Join(errs...)
+}
+
 // kinds is a bit for each enum kind.
 type kinds uint32
 
@@ -69,9 +87,10 @@ var (
 		DatapathTableTABLE_ESTABLISHED:    kindsOf(DatapathKindKIND_CLOSING, DatapathKindKIND_ESTABLISHED),
 		DatapathTableTABLE_CONNECTIONLESS: kindsOf(DatapathKindKIND_QUESTION, DatapathKindKIND_ASSURED),
 	}
-	noteKinds = kindsOf(DatapathKindKIND_NOTE)
+	noteKinds   = kindsOf(DatapathKindKIND_NOTE)
+	recordKinds = kindsOf(DatapathKindKIND_ASKER, DatapathKindKIND_COMER, DatapathKindKIND_RECORD)
 	// What the last place of a bucket is not for: is_misplaced() in src/table.h.
-	validatedKinds = flowKinds[DatapathTableTABLE_ESTABLISHED] | kindsOf(DatapathKindKIND_ASSURED)
+	validatedKinds = flowKinds[DatapathTableTABLE_ESTABLISHED] | kindsOf(DatapathKindKIND_ASSURED, DatapathKindKIND_RECORD)
 )
 
 // MaxCPUs is of how many CPUs the programs have working memory.
@@ -224,6 +243,13 @@ func (n *Notes) Each(visit func(note *DatapathNote)) error {
 	})
 }
 
+// Each calls visit for every record until it returns false, old ones included.
+func (r *Records) Each(visit func(digest uint64, record *DatapathRecord) bool) error {
+	return r.each(recordKinds, func(digest uint64, cell *DatapathFlow) bool {
+		return visit(digest, (*DatapathRecord)(unsafe.Pointer(cell)))
+	})
+}
+
 func (t *Table) each(of kinds, visit func(digest uint64, cell *DatapathFlow) bool) error {
 	count := t.buckets.MaxEntries()
 	for first := uint32(0); first < count; first += atOnce {
@@ -327,6 +353,12 @@ func (n *Notes) Find(digest uint64) (*DatapathNote, error) {
 	return (*DatapathNote)(unsafe.Pointer(cell)), err
 }
 
+// Find returns the record of this digest, see Seeds.Ends, nil for none.
+func (r *Records) Find(digest uint64) (*DatapathRecord, error) {
+	cell, err := r.lookUp(digest, recordKinds)
+	return (*DatapathRecord)(unsafe.Pointer(cell)), err
+}
+
 // ErrNoRoom says that a table has no place for a flow.
 var ErrNoRoom = errors.New("there is no room")
 
@@ -340,6 +372,20 @@ func (n *Notes) Put(note *DatapathNote) error {
 	var cell DatapathFlow
 	*(*DatapathNote)(unsafe.Pointer(&cell)) = *note
 	return n.put(note.Digest, noteKinds, DatapathKindKIND_NOTE, max(note.Sent, note.Heard), &cell)
+}
+
+// Put enters a record, or replaces it: as put_record() in src/originate.h.
+func (r *Records) Put(digest uint64, record *DatapathRecord) error {
+	kind := DatapathKindKIND_ASKER
+	switch {
+	case record.To != 0 || DatapathProof(record.Proof)&DatapathProofPROOF_ANSWERS != 0:
+		kind = DatapathKindKIND_RECORD
+	case DatapathProof(record.Proof)&DatapathProofPROOF_CONNECTION != 0:
+		kind = DatapathKindKIND_COMER
+	}
+	var cell DatapathFlow
+	*(*DatapathRecord)(unsafe.Pointer(&cell)) = *record
+	return r.put(digest, recordKinds, kind, max(record.Seen, record.Heard), &cell)
 }
 
 // put enters what was heard of last at some tick.
@@ -405,7 +451,7 @@ func (t *Table) choose(digest uint64, fresh place) (cell uint32, best place, err
 				cell, best, found = index*places+i, p, true
 			}
 		}
-		if found && best.kind() < DatapathKindKIND_ASSURED {
+		if found && best.kind() < DatapathKindKIND_RECORD {
 			return cell, best, nil
 		}
 	}
@@ -420,6 +466,22 @@ func (t *FlowTable) Delete(digest uint64) error { return t.delete(digest, flowKi
 
 // Delete takes out the note of this digest; without one it does nothing.
 func (n *Notes) Delete(digest uint64) error { return n.delete(digest, noteKinds) }
+
+// Delete takes out the record of this digest; without one it does nothing.
+func (r *Records) Delete(digest uint64) error { return r.delete(digest, recordKinds) }
+
+// ForgetPath takes out what a flow of the peer's has shown of its path for long, and leaves what the host originated.
+func (r *Records) ForgetPath(digest uint64) error {
+	record, err := r.Find(digest)
+	switch {
+	case record == nil || record.Flow == 0 && DatapathProof(record.Proof)&DatapathProofPROOF_CONNECTION == 0:
+		return err
+	case record.To == 0:
+		return r.Delete(digest)
+	}
+	record.Flow, record.Proof, record.Path = 0, 0, DatapathPath{}
+	return r.Put(digest, record)
+}
 
 func (t *Table) delete(digest uint64, of kinds) error {
 	var errs []error

@@ -887,19 +887,20 @@ func TestRelatedByWay(t *testing.T) {
 		{name: "as routed", learn: flagAsRouted, kept: true},
 	} {
 		under(t, test.name, eachFamily, func(t *testing.T, b *bed, n network) {
+			b.ownRelated(n)
 			f := b.handshake(n, 0, 0, test.before)
 			answered := bpf.DatapathPath{Ifindex: f.Ifindex, Interface: f.Interface, Gateway: f.Gateway, Mac: f.Mac, Flags: f.Flags}
 			if test.other {
 				answered.Mac = rig.MAC(neighbour)
 			}
-			b.must(b.SetRecord(n.tuple(udp{}), bpf.DatapathRecord{Heard: b.ago(2), Answered: answered}))
+			b.must(b.SetRecord(n.tuple(udp{}), bpf.DatapathRecord{Heard: b.ago(2), Path: answered, Proof: uint8(bpf.DatapathProofPROOF_ANSWERS)}))
 			if test.learn != 0 {
 				b.teach(f, test.learn, 1, proven)
 			}
 			b.must(b.Outbound.Put(&bpf.DatapathNote{Digest: b.Seeds.Digest(n.tuple(udp{})), Sent: b.ago(2), Heard: b.ago(2)}))
 			b.exec(ingress(b.replication, n.in(b.second(), udp{})))
 			got := b.record(n, udp{})
-			if isKept := b.ago(0)-got.Heard > 5; got.Answered.Flags != flagGateway|test.want || isKept != test.kept {
+			if isKept := b.ago(0)-got.Heard > 5; got.Path.Flags != flagGateway|test.want || isKept != test.kept {
 				t.Errorf("%+v", got)
 			}
 		})

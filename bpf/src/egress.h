@@ -14,6 +14,10 @@ static __noinline struct flow *start_closing(const struct packet *packet, struct
 		}
 		return flow;
 	}
+	if (is_due(flow)) { /* it may have been silent for long */
+		put_in_scratch(packet);
+		relate(TABLE_ESTABLISHED);
+	}
 	flow->seen = now();
 	return set_kind(packet->digest, KINDS_ESTABLISHED, KIND_CLOSING, FLOW_CLOSING, 0) ? flow : NULL;
 }

@@ -89,6 +89,21 @@ static inline bool mac_equal(const __u8 *a, const __u8 *b)
 	return *(__u32 *)a == *(__u32 *)b && *(__u16 *)(a + 4) == *(__u16 *)(b + 4);
 }
 
+/*
+ * The same pointer, which is read through after these words of what it points to were read: what a load's address depends on is
+ * loaded before, on every CPU that Linux runs on (Documentation/memory-barriers.txt, address dependencies).
+ */
+static inline const void *after_reading(const void *memory, const __u64 *copy, __u32 words)
+{
+	__u64 all = 0;
+
+#pragma clang loop unroll(full)
+	for (__u32 i = 0; i < words; i++)
+		all |= ((const volatile __u64 *)copy)[i];
+	asm volatile("%0 &= 0" : "+r"(all));
+	return memory + all;
+}
+
 static inline bool has_ends_of(const struct flow *flow, const struct tuple *tuple)
 {
 	return address_equal(flow->tuple.peer, tuple->peer) && address_equal(flow->tuple.self, tuple->self);

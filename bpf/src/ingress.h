@@ -90,7 +90,7 @@ static inline bool establish(struct __sk_buff *skb, struct scratch *scratch, str
 		put_on_trial(packet, flow, flow->attempt & ~ATTEMPT_SENT);
 	if (!enter_flow(TABLE_ESTABLISHED, true))
 		return false;
-	relate(packet->digest, TABLE_ESTABLISHED);
+	begin_relation(scratch, false);
 	return true;
 }
 
@@ -130,7 +130,7 @@ static inline void adopt(struct __sk_buff *skb, struct scratch *scratch, bool ha
 		if (!enter(skb, scratch, TABLE_ESTABLISHED, FLOW_ON_TRIAL, scratch->socket_is_closing ? FLOW_CLOSING : 0))
 			return;
 		count_event(EVENT_READMITTED_ESTABLISHED);
-		relate(packet->digest, TABLE_ESTABLISHED);
+		begin_relation(scratch, false);
 	}
 }
 
@@ -216,6 +216,8 @@ static inline int inbound_reset(struct __sk_buff *skb, const struct packet *pack
 	/* While the socket was asked, the entry may have become another's. */
 	if (flow->flags & FLOW_RESET || !tuple_equal(&flow->tuple, &packet->tuple))
 		return PASS;
+	if (is_due(flow))
+		relate(TABLE_ESTABLISHED);
 	flow->seen = now();
 	set_kind(packet->digest, KINDS_ESTABLISHED, KIND_CLOSING, 0, FLOW_RESET);
 	return PASS;
@@ -314,7 +316,7 @@ static inline void inbound_datagram(struct __sk_buff *skb, struct scratch *scrat
 	else if (socket == UDP_SOCKET_NONE && own_address(packet->tuple.self))
 		enter(skb, scratch, TABLE_CONNECTIONLESS, FLOW_NO_SOCKET, 0);
 	else if (enter(skb, scratch, TABLE_CONNECTIONLESS, 0, 0)) {
-		relate(packet->digest, TABLE_CONNECTIONLESS);
+		begin_relation(scratch, true);
 		first_question_came(skb, packet, socket);
 	}
 }
@@ -387,6 +389,8 @@ static inline int inbound_tcp(struct __sk_buff *skb, const struct packet *packet
 		}
 	}
 	/* A RST ends an entry, and a SYN starts one. */
+	if (is_syn(packet))
+		fetch_cell(packet->digest);
 	if (known == ~0U)
 		known = known_of(packet->digest);
 	if (flow || packet->tcp_flags & TCP_RST || is_syn(packet) || !pass_known_segment(skb, packet, known))

@@ -10,6 +10,7 @@
 #define MAX_CPUS 1024 /* a power of two */
 #define SELVES 64 /* a power of two */
 #define BUCKET_LOCKS 1024 /* a power of two */
+#define RECENT 4096 /* a power of two */
 #define PAIR_SLOT_BITS 9
 #define PAIR_SLOTS (1 << PAIR_SLOT_BITS)
 
@@ -31,6 +32,9 @@
 MAP(buckets, ARRAY, 2, BPF_F_MMAPABLE, __u32, struct bucket);
 MAP(cells, ARRAY, 2 * PLACES, BPF_F_MMAPABLE, __u32, struct flow);
 ARRAY(bucket_locks, BUCKET_LOCKS, struct bucket_lock);
+
+/* By addresses: digests of the connections that began last, and behind them of questions: see originate.h. */
+MAP(recent, ARRAY, 2 * RECENT, BPF_F_MMAPABLE, __u32, __u64);
 
 /* To the flow of what does not show its tuple: see portless.h. */
 MAP(leads, LRU_HASH, 32768, 0, __u64, struct lead);
@@ -61,9 +65,6 @@ MAP(events, PERCPU_ARRAY, EVENT_END, 0, __u32, __u64);
 
 /* The programs that the egress programs call, by enum tail. */
 MAP(tails, PROG_ARRAY, TAIL_END, 0, __u32, __u32);
-
-/* By a peer's and an own address, with which a tuple begins: see originate.h. */
-MAP(originated, LRU_HASH, 32768, 0, __u8[offsetof(struct tuple, peer_port)], struct record);
 
 /* For `replypath trace`: see trace.h. */
 struct {

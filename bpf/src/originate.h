@@ -18,74 +18,194 @@ static inline struct flow *open_flow(__u64 digest, enum table table, const struc
 		? flow : NULL;
 }
 
-/* The flow by which the peer asked last, if the tuple has its own port, or soon after that the peer's. */
-static inline struct flow *asked_by(const struct tuple *tuple)
+/* The record of a tuple's addresses; NULL for none. */
+static __noinline struct record *find_record(const struct tuple *tuple)
 {
-	const struct lead *last = tuple->protocol == IPPROTO_UDP ? find_lead(lead_key(LEAD_ENDS, tuple, 0)) : NULL;
-	struct flow *flow = last ? open_flow(last->digest, TABLE_CONNECTIONLESS, tuple) : NULL;
+	struct flow *cell = get_cell(find_place(ends_digest(tuple), KINDS_RECORD));
 
-	return flow && (flow->tuple.self_port == tuple->self_port ||
-			(flow->tuple.peer_port == tuple->peer_port && age(flow->seen) <= seconds(IDLE_QUESTION))) ? flow : NULL;
+	_Static_assert(sizeof(struct record) <= sizeof(struct flow), "a cell");
+	_Static_assert(offsetof(struct record, seen) == offsetof(struct flow, seen), "a time for a time");
+	_Static_assert(offsetof(struct record, path) == offsetof(struct flow, ifindex), "compared as a flow's");
+	_Static_assert(offsetof(struct record, moved) == offsetof(struct flow, corrected), "a count for a count");
+	_Static_assert(offsetof(struct record, heard) == offsetof(struct flow, created), "a time for a time");
+	_Static_assert(offsetof(struct record, peer_port) == offsetof(struct flow, left), "ports for a time");
+	return cell && has_ends_of(cell, tuple) ? (struct record *)cell : NULL;
+}
+
+/* What put_record() enters: a copy of the record of a tuple's addresses, NULL for none. */
+static __noinline struct record *copy_record(const struct record *record, const struct tuple *tuple)
+{
+	struct record *fresh = (struct record *)&get_scratch()->flow;
+
+	if (record) {
+		*fresh = *record;
+		record = after_reading(record, (const __u64 *)fresh, sizeof(*fresh) / sizeof(__u64));
+	}
+	if (!record || !has_ends_of((const struct flow *)record, tuple)) { /* its memory has become another's meanwhile */
+		*fresh = (struct record){};
+		__builtin_memcpy(fresh, tuple, offsetof(struct record, flow));
+	}
+	return fresh;
+}
+
+static inline bool put_record(void)
+{
+	const struct record *fresh = (struct record *)&get_scratch()->flow;
+	bool by_host = fresh->to || fresh->proof & PROOF_ANSWERS;
+
+	return put_flow(ends_digest((const struct tuple *)fresh),
+			by_host ? KIND_RECORD : fresh->proof & PROOF_CONNECTION ? KIND_COMER : KIND_ASKER, KINDS_RECORD);
+}
+
+static inline void heard_again(struct record *record)
+{
+	record->heard = now();
+	set_kind(ends_digest((const struct tuple *)record), KINDS_RECORD, KIND_FREE, 0, 0);
+}
+
+/* The flow that shows a record's path, if it goes on. */
+static inline struct flow *shown_by(const struct record *record, const struct tuple *tuple)
+{
+	return open_flow(record->flow, record->proof & PROOF_CONNECTION ? TABLE_ESTABLISHED : TABLE_CONNECTIONLESS, tuple);
+}
+
+/* Where the digest of the last connection of a tuple's addresses stands, or of their last question by UDP. */
+static inline __u64 *recent_of(const struct tuple *tuple, bool is_question)
+{
+	__u32 index = (ends_digest(tuple) >> 32 & (RECENT - 1)) | (is_question ? RECENT : 0);
+
+	return bpf_map_lookup_elem(&recent, &index);
+}
+
+/* The connection that began last with these addresses, or has ended since. */
+static inline struct flow *recent_connection(const struct tuple *tuple)
+{
+	const __u64 *last = recent_of(tuple, false);
+	struct flow *flow = last ? find_digest(*last, TABLE_ESTABLISHED) : NULL;
+
+	return flow && has_ends_of(flow, tuple) && !(flow->flags & FLOW_AS_ROUTED) &&
+	       age(flow->seen) <= seconds(is_closing(flow) ? IDLE_CALL : IDLE_ESTABLISHED) ? flow : NULL;
 }
 
 /*
- * Leaves in the scratch the path by which the peer of the scratch flow comes; false where none is proven. The caller
- * puts that of the peer's answers there, the last of which was `heard` then: from these, datagrams of a flow take
- * nothing, as they may be forged (docs/design/host-model.md).
+ * The question that a datagram of this tuple may answer: another socket does so by the port that was asked, or soon after to the
+ * port of one that was asked there.
  */
-__noinline int related_path(__u64 digest, __u32 table, __u32 heard)
+static inline struct flow *recent_question(const struct tuple *tuple)
 {
-	struct scratch *scratch = get_scratch();
-	const struct flow *flow = open_flow(digest, table, &scratch->flow.tuple);
+	const __u64 *last = tuple->protocol == IPPROTO_UDP ? recent_of(tuple, true) : NULL;
+	struct flow *flow = last ? open_flow(*last, TABLE_CONNECTIONLESS, tuple) : NULL;
+	struct tuple asked = *tuple;
 
-	if ((!flow || table == TABLE_CONNECTIONLESS) && scratch->path.ifindex &&
-	    age(heard) <= seconds(flow ? IDLE_CONNECTIONLESS : IDLE_OUTBOUND))
-		return true;
-	if (!flow)
-		flow = asked_by(&scratch->flow.tuple);
-	if (flow)
-		__builtin_memcpy(&scratch->path, &flow->ifindex, sizeof(scratch->path));
-	return flow && has_ends_of(flow, &scratch->flow.tuple);
+	if (!flow || flow->tuple.self_port == tuple->self_port)
+		return flow;
+	asked.self_port = flow->tuple.self_port;
+	flow = open_flow(digest(&asked, address_is_v4(asked.self) ? 4 : 6), TABLE_CONNECTIONLESS, tuple);
+	return flow && flow->tuple.peer_port == tuple->peer_port && age(flow->seen) <= seconds(IDLE_QUESTION) ? flow : NULL;
 }
 
-/* Whether a flow takes the place of the one that a pair goes with: docs/design/host-model.md. */
-static inline bool takes_place(const struct record *record, const struct flow *flow, enum table table)
+/* Whether what a record's own path was shown by still counts. */
+static inline bool is_shown(const struct record *record)
 {
-	const struct flow *other = open_flow(record->flow, record->table, &flow->tuple);
-
-	if (!other || (table == TABLE_ESTABLISHED && record->table == TABLE_CONNECTIONLESS))
-		return true;
-	return table == record->table && other->interface != flow->interface &&
-	       flow->interface == own_address(flow->tuple.self) >> OWN_INTERFACE_SHIFT;
+	return record->proof >= PROOF_ANSWERS && age(record->heard) <= seconds(record->proof & PROOF_ANSWERS ? IDLE_OUTBOUND : IDLE_CALL);
 }
 
-/* A flow begins, or has gone on for a second. What that proves of its peer's path: docs/design/host-model.md. */
-__noinline int relate(__u64 digest, __u32 table)
+/* The flow by whose path the peer of the tuple comes to the interface of the record; NULL for none. */
+static inline struct flow *related_flow(const struct record *record, const struct tuple *tuple)
 {
-	struct flow *flow = find_digest(digest, table);
-	struct scratch *scratch = get_scratch();
-	const struct lead *last;
-	struct record *record;
-	__u64 ends;
+	struct flow *flow = record->proof ? shown_by(record, tuple) : NULL;
 
-	if (!flow || flow->flags & (table == TABLE_CONNECTIONLESS ? FLOW_NO_SOCKET | FLOW_AS_ROUTED : FLOW_AS_ROUTED))
+	if (!flow || flow->interface != record->to)
+		flow = recent_connection(tuple);
+	if (!flow && !is_shown(record)) /* else the peer comes by another interface */
+		flow = recent_question(tuple);
+	return flow;
+}
+
+/* Leaves in the scratch the path by which the peer of the scratch flow comes to the record's interface; false where none is known. */
+static __noinline bool find_related(struct scratch *scratch, const struct record *record)
+{
+	const struct tuple *tuple = &scratch->flow.tuple;
+	bool is_own = !shown_by(record, tuple) && record->path.interface == record->to && is_shown(record);
+	const struct flow *cell = is_own ? (const struct flow *)record : related_flow(record, tuple);
+
+	if (!cell)
+		return false;
+	__builtin_memcpy(&scratch->path, path_of(cell), sizeof(scratch->path));
+	cell = after_reading(cell, (const __u64 *)&scratch->path, sizeof(scratch->path) / sizeof(__u64));
+	return has_ends_of(cell, tuple) && scratch->path.interface == record->to;
+}
+
+/* Whether anything goes as answers to its peer go, from an address of this interface. */
+static inline bool has_relations(const struct interface *interface)
+{
+	return interface && (configuration.related || interface->flags & INTERFACE_STRONG);
+}
+
+/* Whether the scratch packet's flow came by the interface of its own address, and shows by which path the peer comes to that. */
+static inline bool shows_path(const struct flow *flow)
+{
+	return !(flow->flags & FLOW_AS_ROUTED) && self_of(scratch_packet())->own >> OWN_INTERFACE_SHIFT == flow->interface &&
+	       has_relations(get_interface(flow->interface, flow->ifindex));
+}
+
+/* The scratch flow is the scratch packet's, and begins: a connection, or a question by UDP that somebody here takes. */
+static __noinline void begin_relation(struct scratch *scratch, bool is_question)
+{
+	const struct packet *packet = &scratch->packet;
+	__u64 *last = shows_path(&scratch->flow) && (!is_question || packet->protocol == IPPROTO_UDP) ?
+		      recent_of(&packet->tuple, is_question) : NULL;
+
+	if (last && *last != packet->digest)
+		*last = packet->digest;
+}
+
+/* Whether what a flow shows takes the place of what another has shown: docs/design/host-model.md. */
+static inline bool takes_place(const struct record *record, const struct flow *flow, enum proof proof)
+{
+	__u32 limit = record->proof & PROOF_CONNECTION ? IDLE_CALL : record->proof & PROOF_ANSWERS ? IDLE_CONNECTIONLESS : 0;
+	const struct flow *other;
+
+	if (proof > record->proof || record->flow == scratch_packet()->digest)
+		return true;
+	other = shown_by(record, &scratch_packet()->tuple);
+	if (other)
+		return record->proof & proof && other->interface != flow->interface;
+	return record->proof & proof || age(record->heard) > seconds(limit);
+}
+
+/*
+ * The scratch packet's flow has gone on for a second. What that shows of its peer's path is kept, if the kernel sends to that peer
+ * by another interface, as far as replies have told.
+ */
+__noinline int relate(__u32 table)
+{
+	enum proof proof = table == TABLE_ESTABLISHED ? PROOF_CONNECTION : PROOF_CONVERSATION;
+	const struct packet *packet = scratch_packet();
+	struct flow *flow = find_digest(packet->digest, table);
+	struct record *record, *fresh;
+	bool is_same;
+
+	if (!flow || !(flow->state & FLOW_ASYMMETRIC) || !shows_path(flow))
 		return 0;
-	if (flow->tuple.protocol == IPPROTO_UDP) {
-		ends = lead_key(LEAD_ENDS, &flow->tuple, 0);
-		last = find_lead(ends);
-		if (!last || last->digest != digest)
-			enter_lead(ends, digest, table, 0, IPPROTO_UDP);
-	}
-	if (table == TABLE_CONNECTIONLESS && (!(flow->state & FLOW_REPLIED) || is_ping(flow)))
+	record = find_record(&packet->tuple);
+	is_same = record && has_path_of((struct flow *)record, flow);
+	if (record && ((is_same && record->proof >= proof && age(record->heard) < seconds(1)) || !takes_place(record, flow, proof)))
 		return 0;
-	record = bpf_map_lookup_elem(&originated, &flow->tuple);
-	if (!record) {
-		scratch->record = (struct record){ .flow = digest, .table = table };
-		bpf_map_update_elem(&originated, &flow->tuple, &scratch->record, BPF_NOEXIST);
-	} else if (record->flow != digest && takes_place(record, flow, table)) {
-		record->table = table;
-		record->flow = digest;
+	if (is_same && record->proof & proof && record->flow == packet->digest) {
+		heard_again(record);
+		return 0;
 	}
+	fresh = copy_record(record, &packet->tuple);
+	__builtin_memcpy(&fresh->path, path_of(flow), sizeof(fresh->path));
+	flow = (struct flow *)after_reading(flow, (const __u64 *)&fresh->path, sizeof(fresh->path) / sizeof(__u64));
+	if (!tuple_equal(&flow->tuple, &packet->tuple))
+		return 0;
+	fresh->path.flags &= FLOW_HOP;
+	fresh->flow = packet->digest;
+	fresh->proof = proof | (is_same ? fresh->proof & PROOF_ANSWERS : 0);
+	fresh->heard = now();
+	put_record();
 	return 0;
 }
 
@@ -114,13 +234,12 @@ static __noinline struct flow *assure(struct scratch *scratch, struct flow *flow
 }
 
 /*
- * Once a second the next hop is chosen anew: gateways may be known by now, and the ifindex another's. What goes on so
- * long proves the path of its peer. Returns the entry that the flow has from now on.
+ * Once a second, as `due`, the next hop is chosen anew: gateways may be known by now, and the ifindex another's. Returns the
+ * entry that the flow has from now on.
  */
-static __noinline struct flow *refresh(struct __sk_buff *skb, struct scratch *scratch, struct flow *flow, enum table table)
+static __noinline struct flow *renew(struct __sk_buff *skb, struct scratch *scratch, struct flow *flow, enum table table,
+				     bool due)
 {
-	bool due = is_due(flow);
-
 	if (due) {
 		flow->seen = now();
 		renew_place(scratch->packet.digest, kinds_of(table));
@@ -133,9 +252,45 @@ static __noinline struct flow *refresh(struct __sk_buff *skb, struct scratch *sc
 	if (!due || !flow)
 		return flow;
 	/* A connection keeps its way. */
-	flow = set_path(skb, scratch, flow, table, table == TABLE_CONNECTIONLESS ? LEARNT_WAY : flow->flags & FLOW_WAY);
-	relate(scratch->packet.digest, table);
+	return set_path(skb, scratch, flow, table, table == TABLE_CONNECTIONLESS ? LEARNT_WAY : flow->flags & FLOW_WAY);
+}
+
+/* What goes on for a second shows the path of its peer. */
+static inline struct flow *refresh(struct __sk_buff *skb, struct scratch *scratch, struct flow *flow, enum table table)
+{
+	bool due = is_due(flow);
+
+	flow = renew(skb, scratch, flow, table, due);
+	if (!due || !flow)
+		return flow;
+	if (table == TABLE_ESTABLISHED || flow->state & FLOW_REPLIED) {
+		if (table == TABLE_ESTABLISHED || !(flow->flags & FLOW_NO_SOCKET || is_ping(flow)))
+			relate(table);
+	} else if (!(flow->flags & FLOW_NO_SOCKET)) {
+		begin_relation(scratch, true); /* of which renew() has left a copy */
+	}
 	return flow;
+}
+
+static inline bool is_same_way(const struct path *known, const struct path *path)
+{
+	return known->ifindex == path->ifindex && known->gateway == path->gateway &&
+	       (mac_equal(known->mac, path->mac) || (path->gateway && !((known->flags | path->flags) & FLOW_LAST_HOP)));
+}
+
+/*
+ * Whether an answer by this path takes the place of what another has shown. Any but TCP's may be forged, and takes it from no
+ * conversation that goes on by the interface of the address, `owner`.
+ */
+static inline bool gives_way(const struct record *record, const struct packet *packet, const struct path *path, __u32 owner)
+{
+	bool is_tcp = packet->protocol == IPPROTO_TCP;
+
+	if (shown_by(record, &packet->tuple))
+		return !(record->proof & PROOF_CONNECTION) && (is_tcp || path->interface == owner);
+	return record->proof < PROOF_ANSWERS || is_tcp || is_same_way(&record->path, path) ||
+	       age(record->heard) > seconds(record->proof & PROOF_CONNECTION ? IDLE_CALL : IDLE_CONNECTIONLESS) ||
+	       !is_usable(record->path.interface, record->path.ifindex);
 }
 
 /*
@@ -145,33 +300,37 @@ static __noinline struct flow *refresh(struct __sk_buff *skb, struct scratch *sc
 __noinline int relate_answer(struct __sk_buff *skb)
 {
 	struct scratch *scratch = get_scratch();
-	bool is_tcp = scratch->packet.protocol == IPPROTO_TCP, is_same;
-	enum verdict verdict = is_tcp ? ask_socket(skb) : VERDICT_OPENED;
-	struct record *record, *fresh = &scratch->record;
-	const struct path *known = &fresh->answered, *path = &scratch->path;
+	const struct packet *packet = &scratch->packet;
+	enum verdict verdict = packet->protocol == IPPROTO_TCP ? ask_socket(skb) : VERDICT_OPENED;
+	const struct path *path = &scratch->path;
+	struct record *record, *fresh;
+	bool is_same;
+	__u32 owner;
 
 	if (verdict == VERDICT_OPENING || verdict == VERDICT_REFUSED)
 		return false;
 	if (verdict == VERDICT_ACCEPTED) { /* a guest with the host's address has sent that SYN (macvtap) */
-		forget(scratch->packet.digest, 1 << KIND_NOTE);
+		forget(packet->digest, 1 << KIND_NOTE);
 		return false;
 	}
-	if (verdict != VERDICT_OPENED || !find_way_back(skb, LEARNT_WAY) || path->flags & FLOW_AS_ROUTED)
+	owner = self_of(packet)->own >> OWN_INTERFACE_SHIFT;
+	if (verdict != VERDICT_OPENED || !find_way_back(skb, LEARNT_WAY) || path->flags & FLOW_AS_ROUTED ||
+	    !has_relations(interface_of(owner)))
 		return true;
-	record = bpf_map_lookup_elem(&originated, &scratch->packet.tuple);
-	*fresh = record ? *record : (struct record){};
-	is_same = record && known->ifindex == path->ifindex && known->gateway == path->gateway &&
-		  (mac_equal(known->mac, path->mac) || (path->gateway && !((known->flags | path->flags) & FLOW_LAST_HOP)));
-	if (is_same && known->flags == path->flags) {
-		record->heard = now();
+	record = find_record(&packet->tuple);
+	if (!record) /* nothing left by another interface than that of its source */
 		return true;
+	is_same = is_same_way(&record->path, path) && record->path.flags == path->flags;
+	if (is_same && record->proof & PROOF_ANSWERS) {
+		heard_again(record);
+	} else if ((is_same && record->proof & PROOF_CONNECTION) || gives_way(record, packet, path, owner)) {
+		fresh = copy_record(record, &packet->tuple);
+		fresh->proof = PROOF_ANSWERS | (is_same ? fresh->proof & PROOF_CONNECTION : 0);
+		fresh->flow = is_same ? fresh->flow : 0;
+		fresh->path = *path;
+		fresh->heard = now();
+		put_record();
 	}
-	if (record && !is_tcp && !is_same && age(record->heard) <= seconds(IDLE_CONNECTIONLESS) &&
-	    is_usable(known->interface, known->ifindex))
-		return true;
-	fresh->answered = *path;
-	fresh->heard = now();
-	bpf_map_update_elem(&originated, &scratch->packet.tuple, fresh, BPF_ANY);
 	return true;
 }
 
@@ -226,8 +385,8 @@ static inline __u32 choose_gateway(const struct packet *packet, const struct int
 }
 
 /*
- * Decides for the addresses of the scratch packet; returns whether there is a record. That is replaced whole, as its
- * memory may have become another pair's (docs/design/host-model.md).
+ * Decides for the addresses of the scratch packet, in a record that the scratch has too; returns whether there is one. It is
+ * replaced whole, as its memory may have become another's (docs/design/host-model.md).
  */
 __noinline int originate(void)
 {
@@ -235,31 +394,37 @@ __noinline int originate(void)
 	struct scratch *scratch = get_scratch();
 	const struct packet *packet = &scratch->packet;
 	const struct interface *interface = interface_of(own_address(packet->tuple.self) >> OWN_INTERFACE_SHIFT);
-	struct record *record, *fresh = &scratch->record;
+	struct record *fresh;
 
 	if (!interface || own_address(packet->tuple.peer) || !address_is_ordinary(packet->tuple.peer) ||
 	    !address_is_ordinary(packet->tuple.self))
 		return false;
-	record = bpf_map_lookup_elem(&originated, &packet->tuple);
-	*fresh = record ? *record : (struct record){};
+	fresh = copy_record(find_record(&packet->tuple), &packet->tuple);
 	if (!fresh->to)
 		fresh->created = now();
 	fresh->to = interface->id;
 	fresh->hop = choose_gateway(packet, interface);
 	fresh->generation = generation; /* which was read before all else */
-	return !bpf_map_update_elem(&originated, &packet->tuple, fresh, BPF_ANY);
+	scratch->record = *fresh;
+	scratch->record.moved_of = scratch->record.routed_of = 0xff; /* each packet would be the first */
+	put_record();
+	return true;
 }
 
 /* The record of the packet's addresses, with a decision of the present routing generation; NULL where there is none. */
 static inline struct record *decided(const struct packet *packet)
 {
-	struct record *record = bpf_map_lookup_elem(&originated, &packet->tuple);
+	struct record *record = find_record(&packet->tuple);
 	__u32 generation = *(volatile __u32 *)&configuration.routing_generation;
 
-	if (likely(record && generation && record->generation == generation))
+	if (likely(record && generation && record->generation == (__u16)generation) &&
+	    likely(record->to == self_of(packet)->own >> OWN_INTERFACE_SHIFT && age(record->seen) <= seconds(IDLE_DECISION)))
 		return record;
 	put_in_scratch(packet);
-	return originate() ? bpf_map_lookup_elem(&originated, &packet->tuple) : NULL;
+	if (!originate())
+		return NULL;
+	record = find_record(&packet->tuple);
+	return record && record->to ? record : &get_scratch()->record; /* there is no room */
 }
 
 /* Notes by which interface the kernel sent the packet, and when. */
@@ -272,6 +437,8 @@ static inline void refresh_originated(struct record *record, const struct packet
 		record->from = from;
 	if (likely(record->seen == time))
 		return;
+	if (unlikely((record->seen ^ time) >> PLACE_STAMP_SHIFT))
+		renew_place(ends_digest(&packet->tuple), KINDS_RECORD);
 	record->seen = time;
 	if (result != PARSED)
 		return;
@@ -291,9 +458,7 @@ static inline bool choose_path(const struct record *record, const struct interfa
 
 	*table = TABLE_ORIGINATED;
 	path.flags = hop == ON_LINK_HOP ? FLOW_ON_LINK : FLOW_NEXT_HOP_GATEWAY;
-	scratch->path = record->answered;
-	if (!is_decided && (is_strong || configuration.related) &&
-	    related_path(record->flow, record->table, record->heard) && scratch->path.interface == interface->id) {
+	if (!is_decided && has_relations(interface) && find_related(scratch, record)) {
 		*table = TABLE_RELATED;
 		path = scratch->path;
 		path.flags &= FLOW_NEXT_HOP_GATEWAY | FLOW_LAST_HOP;

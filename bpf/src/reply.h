@@ -50,13 +50,13 @@ static inline void count_reply(struct __sk_buff *skb, struct flow *flow, __u64 p
 /* Returns whether this is the first packet of its pair and protocol of which that became. */
 static inline bool record_outcome(struct record *record, const struct packet *packet, enum outcome outcome)
 {
-	__u8 *counted = outcome == OUTCOME_CORRECTED ? &record->moved_of : &record->routed_of;
+	bool moved = outcome == OUTCOME_CORRECTED;
 	__u8 bit = 1 << protocol_class(packet->protocol);
-	bool first = !(*counted & bit);
+	bool first = !((moved ? record->moved_of : record->routed_of) & bit);
 
 	_Static_assert(CLASS_END <= 8, "a byte has a bit for each");
 	if (unlikely(first))
-		*counted |= bit;
+		set_counted(ends_digest(&packet->tuple), bit, moved);
 	if (unlikely(record->outcome != outcome))
 		record->outcome = outcome;
 	return first;
@@ -281,6 +281,7 @@ static inline enum outcome prepare(struct __sk_buff *skb, const struct packet *p
 		if (unlikely(record) && !(flow->flags & FLOW_ON_LINK) && !is_unicast((const __u8 *)&mac))
 			return OUTCOME_NO_NEXT_HOP; /* no frame has shown one */
 		copy_mac(handover->frame, &mac);
+		flow = after_reading(flow, &mac, 1);
 		mac = read_mac(target->mac);
 		copy_mac(handover->frame + ETH_ALEN, &mac);
 	}

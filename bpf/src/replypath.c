@@ -44,7 +44,7 @@ int replypath_clock(struct __sk_buff *skb)
 void (*const types_for_go)(enum layout, enum tick, enum idle_seconds, enum flow_flags, enum flow_state, enum attempt,
 	       enum next_hop_mode, enum hop, enum mode, enum interface_flags, enum takes, enum own_flags,
 	       enum on_link_flags, enum prefix_kind, enum lead_kind, enum follow, enum source_repair, enum outcome,
-	       enum protocol_class, enum event, enum table, enum kind, enum place, struct note, enum tail, enum trace_kind,
+	       enum protocol_class, enum event, enum table, enum kind, enum place, enum proof, struct note, enum tail, enum trace_kind,
 	       enum trace_form, struct trace_event);
 
 char _license[] SEC("license") = "Dual BSD/GPL";

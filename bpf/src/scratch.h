@@ -74,7 +74,7 @@ struct scratch {
 	struct put put;
 	struct path path;
 	struct sender sender; /* of it */
-	struct record record; /* that is going to replace another */
+	struct record record; /* of what the host originates; where the table has no room, the only one */
 	__u64 header[5]; /* the longest is IPv6's */
 	__u32 option; /* of a TCP header: where the next one stands; see mtu.h */
 	struct rejection rejection;

@@ -11,6 +11,7 @@
 #define KINDS_HALF_OPEN (1 << KIND_STRAY | 1 << KIND_HANDSHAKE)
 #define KINDS_ESTABLISHED (1 << KIND_CLOSING | 1 << KIND_ESTABLISHED)
 #define KINDS_CONNECTIONLESS (1 << KIND_QUESTION | 1 << KIND_ASSURED)
+#define KINDS_RECORD (1 << KIND_ASKER | 1 << KIND_COMER | 1 << KIND_RECORD)
 
 static inline __u32 kinds_of(enum table table)
 {
@@ -116,6 +117,18 @@ __noinline int find_place(__u64 digest, __u32 kinds)
 	return place < PLACES ? index * PLACES + place : -1;
 }
 
+/*
+ * Has the cell on its way that a new entry of the digest mostly gets, while the bucket is: a line of memory takes hundreds of
+ * instructions to come. Nothing waits for what is read here.
+ */
+static inline void fetch_cell(__u64 digest)
+{
+	const volatile __u64 *cell = (const volatile __u64 *)get_cell(bucket_of(digest) * PLACES + preferred(digest));
+
+	if (likely(cell))
+		asm volatile("" : : "r"(cell[0]), "r"(cell[sizeof(struct flow) / sizeof(*cell) - 1]));
+}
+
 #define KNOWN_PLACE_SHIFT 16
 
 static inline __u32 known_in(__u32 index, __u64 digest)
@@ -209,22 +222,24 @@ static inline __u32 is(__u32 number, __u32 that)
 }
 
 /* What the last place of a bucket is not for. A connection that closes may go on. */
-#define KINDS_VALIDATED (1 << KIND_ASSURED | KINDS_ESTABLISHED)
+#define KINDS_VALIDATED (1 << KIND_RECORD | 1 << KIND_ASSURED | KINDS_ESTABLISHED)
 
 static inline bool is_misplaced(__u32 place, __u32 kind)
 {
 	return KINDS_VALIDATED >> kind & 1 && (place & (PLACES - 1)) >= PLACES_VALIDATED;
 }
 
-#define POWER(kind, power) ((__u64)(power) << (kind) * 5)
+#define LEAST_LIFE 8
+#define LIFE(kind, power) ((__u64)((power) - LEAST_LIFE) << (kind) * 4)
 
 /* Whether what a place holds is not over: 1 or 0. Powers of two stamps, at least enum idle_seconds; at 1000 Hz. */
 static inline __u32 is_live(__u64 place, __u32 time)
 {
-	__u64 powers = POWER(KIND_MARK, 8) | POWER(KIND_STRAY, 9) | POWER(KIND_HANDSHAKE, 9) | POWER(KIND_QUESTION, 9) |
-		       POWER(KIND_CLOSING, 12) | POWER(KIND_NOTE, 13) | POWER(KIND_ASSURED, 9) | POWER(KIND_ESTABLISHED, 18) |
-		       POWER(KIND_TAKEN, 31);
-	__u32 limit = (1U << (powers >> kind_at(place) * 5 & 31)) >> (hertz >= 600 ? 0 : hertz > 250 ? 1 : hertz >= 200 ? 2 : 3);
+	__u64 powers = LIFE(KIND_MARK, 8) | LIFE(KIND_STRAY, 9) | LIFE(KIND_HANDSHAKE, 9) | LIFE(KIND_QUESTION, 9) |
+		       LIFE(KIND_ASKER, 9) | LIFE(KIND_COMER, 18) | LIFE(KIND_CLOSING, 12) | LIFE(KIND_NOTE, 13) |
+		       LIFE(KIND_RECORD, 18) | LIFE(KIND_ASSURED, 9) | LIFE(KIND_ESTABLISHED, 18) | LIFE(KIND_TAKEN, 23);
+	__u32 limit = (1U << LEAST_LIFE << (powers >> kind_at(place) * 4 & 15)) >>
+		      (hertz >= 600 ? 0 : hertz > 250 ? 1 : hertz >= 200 ? 2 : 3);
 
 	return (stamp_age(place, time) - limit) >> 31;
 }
@@ -240,13 +255,13 @@ enum level {
 #define LEVEL(kind) ((kind) + LEVEL_KINDS)
 
 /*
- * The level of a place above its age: the oldest first. Notes are beyond their share only for another note. `counts`: see
- * first_to_go().
+ * The level of a place above its age: the oldest first. What the host's packets left there is beyond its share only for
+ * more of its kind. `counts`: see first_to_go().
  */
 static inline __u32 rank_of(__u64 place, __u32 time, __u32 kind, __u64 counts)
 {
 	__u32 its = kind_at(place), used = 1 - is(its, KIND_FREE), beyond = (PLACE_SHARE - (__u32)(counts >> its * 4 & 15)) >> 31;
-	__u32 first = beyond & ((its - KIND_NOTE) >> 31 | (is(its, KIND_NOTE) & is(kind, KIND_NOTE)));
+	__u32 first = beyond & ((its - KIND_NOTE) >> 31 | (is(its, kind) & (its - KIND_ASSURED) >> 31));
 	__u32 level = used + (used & is_live(place, time)) * (1 + (1 - first) * (its + 1));
 
 	return level * PLACE_SPILLED + (PLACE_SPILLED - 1 - stamp_age(place, time));
@@ -295,6 +310,9 @@ __noinline int first_to_go(__u32 index, __u32 from, __u32 kind)
 	return best;
 }
 
+/* What takes no place from a higher kind, not even from another that was not validated. */
+#define KINDS_MODEST (1 << KIND_MARK | 1 << KIND_ASKER | 1 << KIND_COMER)
+
 /*
  * The place for a flow of this kind; -1 for none: what was not validated takes no place from what was, and a mark none from
  * the stray beside it. What has a place takes none from others.
@@ -308,14 +326,14 @@ static inline int choose_place(__u64 digest, __u32 kind, struct put *put)
 	if (bucket && likely(kind_at(bucket->place[preferred(digest)]) == KIND_FREE))
 		return index * PLACES + preferred(digest);
 	best = first_to_go(index, preferred(digest), kind);
-	if (best >= LEVEL(KIND_ASSURED) * PLACE_SPILLED * PLACES && kind != KIND_MARK) {
+	if (best >= LEVEL(KIND_RECORD) * PLACE_SPILLED * PLACES && kind != KIND_MARK) {
 		other = first_to_go(other_bucket(index), preferred(digest), kind);
 		if (other < best) {
 			best = other;
 			index = other_bucket(index);
 		}
 	}
-	may_take = LEVEL(kind > KIND_NOTE || kind == KIND_MARK ? kind : KIND_NOTE) + 1;
+	may_take = LEVEL(kind > KIND_NOTE || KINDS_MODEST >> kind & 1 ? kind : KIND_NOTE) + 1;
 	if ((int)put->place >= 0 && !is_misplaced(put->place, kind))
 		may_take = LEVEL_OVER + 1;
 	if (best >= may_take * PLACE_SPILLED * PLACES)
@@ -462,6 +480,23 @@ __noinline int set_kind(__u64 digest, __u32 kinds, __u32 kind, __u32 state, __u3
 	return found;
 }
 
+/* Has the record of this digest know that a packet of this class was counted, as moved or as routed. */
+__noinline int set_counted(__u64 digest, __u32 bit, __u32 moved)
+{
+	__u32 place = find_place(digest, KINDS_RECORD), way = place;
+	struct bucket *bucket = get_bucket(place / PLACES);
+	struct bucket_lock *lock = lock_of(bucket_of(digest));
+	struct record *record = (struct record *)get_cell(place);
+
+	if (!bucket || !lock || !record)
+		return 0;
+	bpf_spin_lock(&lock->lock);
+	if (is_of(bucket->place[way & (PLACES - 1)], digest, KINDS_RECORD))
+		*(moved ? &record->moved_of : &record->routed_of) |= bit;
+	bpf_spin_unlock(&lock->lock);
+	return 0;
+}
+
 #define STAMPS_UNTOLD 2 /* so that few packets write, and take the lock */
 
 /* What the place holds was heard of just now. */
@@ -541,7 +576,7 @@ static inline struct flow *find_tcp(const struct packet *packet, enum table *tab
 static inline bool copy_flow(struct flow *copy, const struct flow *flow, const struct packet *packet)
 {
 	*copy = *flow;
-	asm volatile("" ::: "memory"); /* what is compared is read after what is copied */
+	flow = after_reading(flow, (const __u64 *)copy, sizeof(*copy) / sizeof(__u64));
 	return tuple_equal(&flow->tuple, &packet->tuple);
 }
 

@@ -98,19 +98,31 @@ static inline __u64 finish_digest(__u64 sum)
 	return (product ^ product >> 32) | 1; /* the low bits of a product depend on few others; never 0 */
 }
 
-/* Of an IPv4 tuple the halves that are always the same are left out. */
-static inline __u64 digest(const struct tuple *tuple, __u8 family)
+/* Of both addresses. Of IPv4's the halves that are always the same are left out. */
+static inline __u64 sum_of_addresses(const struct tuple *tuple, __u8 family)
 {
 	const __u32 *word = (const __u32 *)tuple;
-	__u64 sum = word[3] * digest_seed[3] + word[7] * digest_seed[7] +
-		    word[8] * digest_seed[8] + word[9] * digest_seed[9];
+	__u64 sum = word[3] * digest_seed[3] + word[7] * digest_seed[7];
 
-	_Static_assert(sizeof(*tuple) == 40, "ten words");
 	if (family == 6)
 		sum += word[0] * digest_seed[0] + word[1] * digest_seed[1] +
 		       word[2] * digest_seed[2] + word[4] * digest_seed[4] +
 		       word[5] * digest_seed[5] + word[6] * digest_seed[6];
-	return finish_digest(sum);
+	return sum;
+}
+
+static inline __u64 digest(const struct tuple *tuple, __u8 family)
+{
+	const __u32 *word = (const __u32 *)tuple;
+
+	_Static_assert(sizeof(*tuple) == 40, "ten words");
+	return finish_digest(sum_of_addresses(tuple, family) + word[8] * digest_seed[8] + word[9] * digest_seed[9]);
+}
+
+/* Of the addresses alone. */
+static inline __u64 ends_digest(const struct tuple *tuple)
+{
+	return finish_digest(sum_of_addresses(tuple, 6));
 }
 
 static inline bool tuple_equal(const struct tuple *a, const struct tuple *b)

@@ -9,7 +9,7 @@
 
 /* Pinned beside the maps; those of another layout are replaced. */
 enum layout {
-	LAYOUT_VERSION = 24,
+	LAYOUT_VERSION = 25,
 };
 
 /*
@@ -81,6 +81,8 @@ enum idle_seconds {
 	IDLE_FRAGMENT = 2,    /* the fragments of a packet follow one another */
 	IDLE_OUTBOUND = 3600, /* that the host spoke first: NTP asks every 1024 s at most */
 	IDLE_SENDER = 86400,  /* what was learnt of one that began nothing */
+	IDLE_CALL = 900,      /* what the host opens to a peer goes as its connection went that has ended */
+	IDLE_DECISION = 60,   /* of originate.h: so that a generation does not come again meanwhile */
 };
 
 /* Where a flow came in, by the digest of its tuple. What every packet needs comes first. */
@@ -421,7 +423,7 @@ enum table {
 	TABLE_ESTABLISHED = 1,
 	TABLE_CONNECTIONLESS = 2,
 	TABLE_END,
-	/* No tables: what is of no flow, and counted in `originated`; and that goes as answers to its peer go. */
+	/* No tables: what is of no flow, and counted in a record; and that goes as answers to its peer go. */
 	TABLE_ORIGINATED,
 	TABLE_RELATED,
 };
@@ -433,8 +435,11 @@ enum kind {
 	KIND_STRAY,
 	KIND_HANDSHAKE,
 	KIND_QUESTION,
+	KIND_ASKER,       /* a record, as the next ones: see originate.h. The peer's datagrams go on: may be forged */
+	KIND_COMER,       /* it has a connection that goes on, or had one */
 	KIND_CLOSING,
 	KIND_NOTE,        /* its cell is a struct note: see outbound.h */
+	KIND_RECORD,      /* the host spoke to it: only what was validated takes the place */
 	KIND_ASSURED,     /* whoever forges two questions gets there: so it pushes out no connection */
 	KIND_ESTABLISHED,
 	KIND_TAKEN,       /* a flow is being written */
@@ -472,9 +477,8 @@ enum tail {
 enum lead_kind {
 	LEAD_WATCHED = 0, /* all of a key: a wildcard socket was asked, and the loader waits for that */
 	LEAD_ASKER = 1,   /* a UDP peer and both ports: by which flow it asked last, see source_repair.h */
-	LEAD_ENDS = 2,    /* a UDP peer and an own address: by which flow it asked last, see originate.h */
-	LEAD_PARTS = 3,   /* a packet in fragments: what was decided about the first one, see portless.h */
-	LEAD_KINDS,
+	LEAD_PARTS = 2,   /* a packet in fragments: what was decided about the first one, see portless.h */
+	LEAD_KINDS = 4,   /* a power of two */
 };
 
 struct lead {
@@ -486,26 +490,39 @@ struct lead {
 	__u8 pad;
 };
 
-/* What the host originates towards a peer from an own address, and by which path that peer comes to the address. */
+/* What shows by which path a peer comes to an own address, the better the later. Answers may show that of a connection too. */
+enum proof {
+	PROOF_CONVERSATION = 1 << 0, /* its datagrams were answered, and went on for a second; may be forged */
+	PROOF_ANSWERS = 1 << 1,      /* it answered what the host began; datagrams may be forged */
+	PROOF_CONNECTION = 1 << 2,   /* it ended a handshake, or a socket expected its segments */
+};
+
+/*
+ * By which path a peer comes to an own address, and what the host originates from there to that peer. The cell may become a
+ * flow's at any moment: what is written in place stands where that has times and counts, which mend themselves.
+ */
 struct record {
-	struct path answered; /* by which the answers came; ifindex 0: none did */
-	__u64 flow;      /* digest of the peer's flow that it goes with; 0: of none */
+	__u8 peer[16];
+	__u8 self[16];
+	__u64 flow;      /* digest of the flow that shows the path; 0: of none */
+	__u32 seen;      /* ticks: the last packet that was originated */
+	__u8 proof;      /* of enum proof; 0: nothing shows it */
+	__u8 outcome;    /* enum outcome, of the last packet; moved: CORRECTED */
+	__u16 size_told; /* as of a flow */
+	struct path path; /* by which the peer comes; ifindex 0: that is not known */
 	__u64 moved;     /* packets that were moved to the interface of the source */
-	__u32 generation; /* routing generation for which `hop` was chosen; 0: none was */
-	__u32 created;   /* ticks: the first packet */
-	__u32 seen;      /* ticks: the last one */
-	__u32 heard;     /* ticks: the last answer, to a second */
-	__u16 hop;       /* index of a gateway, 0 for none, or ON_LINK_HOP */
+	__u32 heard;     /* ticks, to a second: when something showed the path last */
 	__be16 peer_port; /* of the last packet, to a tick, as in a tuple */
 	__be16 self_port;
-	__u16 from;      /* id of an interface: the kernel's choice */
-	__u16 to;        /* that of the interface with the source; 0: nothing was originated yet */
-	__u16 size_told; /* as of a flow */
-	__u8 protocol;   /* as the ports */
-	__u8 outcome;    /* enum outcome, of the last packet; moved: CORRECTED */
-	__u8 table;      /* enum table of `flow`: established or connectionless */
+	__u32 created;   /* ticks: the first packet */
+	__u16 generation; /* low bits of the routing generation for which `hop` was chosen */
+	__u16 hop;       /* index of a gateway, 0 for none, or ON_LINK_HOP */
+	__u16 to;        /* id of the interface with the source; 0: nothing was originated yet */
 	__u8 moved_of;   /* a bit for each enum protocol_class that was counted as a pair that was moved */
 	__u8 routed_of;  /* and as one that went as routed */
+	__u16 from;      /* id of an interface: the kernel's choice */
+	__u8 pad;
+	__u8 protocol;   /* as the ports */
 };
 
 /*

@@ -24,7 +24,7 @@ func (d *Datapath) Fill() error {
 	if from := d.maps.replaced[bpf.DatapathMapEvents]; from != nil {
 		err = copyEvents(d.maps.all[bpf.DatapathMapEvents], from)
 	}
-	return errors.Join(err, d.copyFlows(isAny), d.copyNotes())
+	return errors.Join(err, d.copyFlows(isAny), d.copyRest())
 }
 
 func isAny(*bpf.FlowTable, uint64, *bpf.DatapathFlow) (bool, error) { return true, nil }
@@ -94,17 +94,23 @@ func (d *Datapath) copyFlows(isWanted func(to *bpf.FlowTable, digest uint64, flo
 	})
 }
 
-// copyNotes copies by which tuples the host spoke first.
-func (d *Datapath) copyNotes() error {
+// copyRest copies by which tuples the host spoke first, by which paths peers come, and what the host originated.
+func (d *Datapath) copyRest() error {
 	if !d.maps.copiesTable() {
 		return nil
 	}
-	from := bpf.Notes{Table: bpf.TableOf(TableMaps(d.maps.replaced))}
+	from := bpf.TableOf(TableMaps(d.maps.replaced))
 	return bpf.TableOf(TableMaps(d.maps.all)).AtOnce(func(table bpf.Table) (err error) {
-		to := bpf.Notes{Table: table}
-		read := from.Each(func(note *bpf.DatapathNote) { err = cmp.Or(err, unlessFull(to.Put(note))) })
-		if err := errors.Join(read, err); err != nil {
-			return fmt.Errorf("copy notes: %w", err)
+		notes, toNotes := bpf.Notes{Table: from}, bpf.Notes{Table: table}
+		records, toRecords := bpf.Records{Table: from}, bpf.Records{Table: table}
+		readNotes := notes.Each(func(n *bpf.DatapathNote) { err = cmp.Or(err, unlessFull(toNotes.Put(n))) })
+		readRecords := records.Each(func(_ uint64, r *bpf.DatapathRecord) bool {
+			ends := d.opts.Seeds.Ends(bpf.DatapathTuple{Peer: r.Peer, Self: r.Self})
+			err = cmp.Or(err, unlessFull(toRecords.Put(ends, r)))
+			return err == nil
+		})
+		if err := errors.Join(readNotes, readRecords, err); err != nil {
+			return fmt.Errorf("copy notes and records: %w", err)
 		}
 		return nil
 	})

@@ -117,16 +117,30 @@ func newMap(t *testing.T, name string, entries uint32) *ebpf.Map {
 	return table
 }
 
-// What the host began is known in a table of another size as well.
-func TestCopyNotes(t *testing.T) {
-	d := &Datapath{maps: &mapSet{all: newTables(t, 1<<13), replaced: newTables(t, 1<<12)}}
+// What the host began, and by which paths peers come, is known in a table of another size as well.
+func TestCopyRest(t *testing.T) {
+	seeds, err := bpf.NewSeeds()
+	await.Must(t, err)
+	d := &Datapath{maps: &mapSet{all: newTables(t, 1<<13), replaced: newTables(t, 1<<12)}, opts: Options{Seeds: seeds}}
 	from, to := bpf.Notes{Table: bpf.TableOf(TableMaps(d.maps.replaced))}, bpf.Notes{Table: bpf.TableOf(TableMaps(d.maps.all))}
+	records, copied := bpf.Records{Table: from.Table}, bpf.Records{Table: to.Table}
+	recordOf := func(n uint64) (ends uint64, record bpf.DatapathRecord) {
+		record = bpf.DatapathRecord{Peer: [16]uint8{14: byte(n >> 8), 15: byte(n)}, Moved: n, To: 1, Heard: uint32(n) + 1}
+		return d.opts.Seeds.Ends(bpf.DatapathTuple{Peer: record.Peer}), record
+	}
 	const count = 500
 	for n := range uint64(count) {
 		await.Must(t, from.Put(&bpf.DatapathNote{Digest: n<<32 | n<<1 | 1, Sent: uint32(n) + 1, Heard: uint32(n)}))
+		ends, record := recordOf(n)
+		await.Must(t, records.Put(ends, &record))
 	}
-	await.Must(t, d.copyNotes())
+	await.Must(t, d.copyRest())
 	for n := range uint64(count) {
+		ends, want := recordOf(n)
+		record, err := copied.Find(ends)
+		if await.Must(t, err); record == nil || *record != want {
+			t.Errorf("record %d became %+v", n, record)
+		}
 		note, err := to.Find(n<<32 | n<<1 | 1)
 		if await.Must(t, err); note == nil || note.Sent != uint32(n)+1 || note.Heard != uint32(n) {
 			t.Errorf("note %d became %+v", n, note)

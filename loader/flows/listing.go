@@ -11,7 +11,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
@@ -260,12 +259,12 @@ func (t *Table) Originated(raw bpf.DatapathFlow) (*Entry, error) {
 		return nil, err
 	}
 	entry := &Entry{Flow: v.flow(&raw, StateOriginated), Raw: raw}
-	var record bpf.DatapathRecord
-	err = t.maps.Originated.Lookup(bpf.Ends{Peer: raw.Tuple.Peer, Self: raw.Tuple.Self}, &record)
-	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+	records := bpf.Records{Table: bpf.TableOf(&t.maps.DatapathMaps)}
+	record, err := records.Find(bpf.Seeds(v.journal.Seeds).Ends(raw.Tuple))
+	if err != nil {
 		return nil, fmt.Errorf("read what the host originated: %w", err)
 	}
-	if record.To != 0 {
+	if record != nil && record.To != 0 {
 		entry.Left = v.left(record.Seen)
 		entry.Left.Moved = bpf.DatapathOutcome(record.Outcome) == bpf.DatapathOutcomeOUTCOME_CORRECTED
 	}

@@ -4,7 +4,6 @@ package flows
 
 import (
 	"fmt"
-	"hash/maphash"
 	"slices"
 	"time"
 
@@ -25,34 +24,25 @@ const (
 // originatedShown is how long what the host originated is shown after its last packet.
 const originatedShown = time.Duration(bpf.DatapathIdleSecondsIDLE_OUTBOUND) * time.Second
 
-// endsSeed is of the digests of addresses: they have none in the tables.
-var endsSeed = maphash.MakeSeed()
-
 // eachOriginated visits what the host originated lately by another interface than that of its source, by own address and
 // peer. The ports and the protocol are those of the last packet, unless another protocol is asked for.
 func (t *Table) eachOriginated(v *view, filter *Filter, visit func(digest uint64, r row) bool) error {
-	var (
-		ends   bpf.Ends
-		record bpf.DatapathRecord
-	)
-	records := t.maps.Originated.Iterate()
-	for records.Next(&ends, &record) {
+	records := bpf.Records{Table: bpf.TableOf(&t.maps.DatapathMaps)}
+	err := records.Each(func(_ uint64, record *bpf.DatapathRecord) bool {
 		tuple := bpf.DatapathTuple{
-			Peer: ends.Peer, Self: ends.Self, PeerPort: record.PeerPort, SelfPort: record.SelfPort, Protocol: record.Protocol,
+			Peer: record.Peer, Self: record.Self, PeerPort: record.PeerPort, SelfPort: record.SelfPort, Protocol: record.Protocol,
 		}
 		if p := filter.Protocol; p != nil && *p != tuple.Protocol && (record.MovedOf|record.RoutedOf)&classBit(*p) != 0 {
 			tuple.Protocol, tuple.PeerPort, tuple.SelfPort = *p, 0, 0
 		}
 		if record.To == 0 || v.clock.Since(record.Seen) > originatedShown || !filter.matchesTuple(&tuple) {
-			continue
+			return true
 		}
-		flow := v.originated(&tuple, &record)
+		flow := v.originated(&tuple, record)
 		entry := bpf.DatapathFlow{Tuple: tuple, Created: record.Created, Corrected: record.Moved}
-		if !visit(maphash.Comparable(endsSeed, ends), row{entry: entry, in: bpf.DatapathTableTABLE_ORIGINATED, more: &more{originated: &flow}}) {
-			return nil
-		}
-	}
-	if err := records.Err(); err != nil {
+		return visit(bpf.Seeds(v.journal.Seeds).Ends(tuple), row{entry: entry, in: bpf.DatapathTableTABLE_ORIGINATED, more: &more{originated: &flow}})
+	})
+	if err != nil {
 		return fmt.Errorf("read what the host originated: %w", err)
 	}
 	return nil

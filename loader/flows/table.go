@@ -162,7 +162,7 @@ func (v *view) flow(entry *bpf.DatapathFlow, state string) Flow {
 	return flow
 }
 
-// relation is relate() in bpf/src/originate.h. What came by another interface than that of the own address relates nothing.
+// relation is what bpf/src/originate.h makes of a flow: a connection relates until 15 minutes after its end. What came by another interface than that of the own address relates nothing.
 func (v *view) relation(f *bpf.DatapathFlow, state string) Relation {
 	const noSocket = uint16(bpf.DatapathFlowFlagsFLOW_NO_SOCKET)
 	protocol := f.Tuple.Protocol
@@ -170,7 +170,7 @@ func (v *view) relation(f *bpf.DatapathFlow, state string) Relation {
 	goesOn := v.clock.Since(f.Created)-v.clock.Since(f.Seen) >= time.Second // as Flow.GoesOn
 	switch {
 	case v.ownerOf(f.Tuple.Self) != f.Interface, state == StateHalfOpen, isEcho:
-	case state == StateEstablished && !f.IsClosing(), state == StateConnectionless && f.Flags&noSocket == 0 && isAnswered(f) && goesOn:
+	case state == StateEstablished, state == StateConnectionless && f.Flags&noSocket == 0 && isAnswered(f) && isAsymmetric(f) && goesOn:
 		return RelatesAll
 	case protocol == unix.IPPROTO_UDP && f.Flags&noSocket == 0:
 		return RelatesPorts
@@ -273,6 +273,8 @@ func (r *row) flow(v *view) Flow {
 
 // ends are those of a connection.
 type ends struct{ self, peer netip.AddrPort }
+
+var endsSeed = maphash.MakeSeed()
 
 // digest tells connections apart in less room than their ends take.
 func (e ends) digest() uint64 { return maphash.Comparable(endsSeed, e) }
@@ -390,13 +392,14 @@ func (t *Table) Flush(filter Filter) (flushed Flushed, err error) {
 		digest uint64
 	}
 	var found []place
-	senders := make(map[bpf.DatapathSender]bool)
+	senders, pairs := make(map[bpf.DatapathSender]bool), make(map[uint64]bool)
 	v, err := t.newView()
 	if err != nil {
 		return flushed, err
 	}
 	err = t.eachRow(v, &filter, func(digest uint64, r row) {
 		found = append(found, place{r.in, digest})
+		pairs[bpf.Seeds(v.journal.Seeds).Ends(r.entry.Tuple)] = true
 		senders[v.senderOf(&r.entry)] = true
 	})
 	if filter.Func == nil {
@@ -408,7 +411,7 @@ func (t *Table) Flush(filter Filter) (flushed Flushed, err error) {
 		err = errors.Join(err, sendersErr)
 	}
 	if len(found) == 0 {
-		return flushed, err
+		return flushed, errors.Join(err, t.forgetPaths(v, &filter, pairs))
 	}
 	// The answer to a question that is on its way now must not pass for a
 	// beginning.
@@ -427,7 +430,25 @@ func (t *Table) Flush(filter Filter) (flushed Flushed, err error) {
 		}
 		return errors.Join(errs...)
 	})
-	return flushed, errors.Join(err, deleteErr)
+	return flushed, errors.Join(err, deleteErr, t.forgetPaths(v, &filter, pairs))
+}
+
+// forgetPaths forgets by which paths peers come, as flows showed that are forgotten, or were over before: of these pairs of
+// addresses, and of all that match where the filter asks for no single flows.
+func (t *Table) forgetPaths(v *view, filter *Filter, pairs map[uint64]bool) error {
+	records := bpf.Records{Table: bpf.TableOf(&t.maps.DatapathMaps)}
+	isAll := filter.Func == nil && !filter.Asymmetric && filter.Limit == 0 && filter.Protocol == nil
+	errs := []error{records.Each(func(_ uint64, r *bpf.DatapathRecord) bool {
+		tuple := bpf.DatapathTuple{Peer: r.Peer, Self: r.Self}
+		if isAll && filter.matchesTuple(&tuple) && (filter.Interface == "" || v.interfaces[r.Path.Interface] == filter.Interface) {
+			pairs[bpf.Seeds(v.journal.Seeds).Ends(tuple)] = true
+		}
+		return true
+	})}
+	for digest := range pairs {
+		errs = append(errs, records.ForgetPath(digest), bpf.ForgetRecent(t.maps.Recent, digest))
+	}
+	return errors.Join(errs...)
 }
 
 func (t *Table) grace() error {

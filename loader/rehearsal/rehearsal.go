@@ -91,7 +91,7 @@ func (r *Rehearsal) newSpec() (*ebpf.CollectionSpec, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range []string{bpf.DatapathMapWays, bpf.DatapathMapOriginated, bpf.DatapathMapLeads} {
+	for _, name := range []string{bpf.DatapathMapWays, bpf.DatapathMapLeads} {
 		spec.Maps[name].MaxEntries = entries + bpf.Reserve()
 	}
 	constants := datapath.Constants{Hertz: hertz, Features: features, Seeds: r.Seeds}
@@ -129,12 +129,9 @@ func (r *Rehearsal) Set(tuple bpf.DatapathTuple, withFlow bool) error {
 	if err := r.open(); err != nil {
 		return err
 	}
-	digest, ends := r.Seeds.Digest(tuple), bpf.Ends{Peer: tuple.Peer, Self: tuple.Self}
-	question := r.Seeds.LeadKey(bpf.DatapathTuple{Peer: tuple.Peer, Self: tuple.Self}, bpf.DatapathLeadKindLEAD_ENDS)
+	digest := r.Seeds.Digest(tuple)
 	var (
 		settings bpf.DatapathSettings
-		record   bpf.DatapathRecord
-		asked    bpf.DatapathLead
 		mode     bpf.DatapathMode
 		grace    uint32
 	)
@@ -142,15 +139,14 @@ func (r *Rehearsal) Set(tuple bpf.DatapathTuple, withFlow bool) error {
 		r.pinned.Configuration.Get(&settings),
 		r.pinned.ModeByHand.Get(&mode),
 		r.pinned.Grace.Get(&grace),
-		copyEntry(r.maps[bpf.DatapathMapOriginated], r.pinned.Originated, ends, &record),
-		copyEntry(r.maps[bpf.DatapathMapLeads], r.pinned.Leads, question, &asked),
 		r.copyNote(digest))
-	if err != nil {
+	digests, recordErr := r.copyRecord(tuple)
+	if err = errors.Join(err, recordErr); err != nil {
 		return fmt.Errorf("read what is known of a packet: %w", err)
 	}
 	r.different++
 	settings.Generation += r.different
-	digests := []uint64{record.Flow, asked.Digest}
+	digests = slices.DeleteFunc(digests, func(d uint64) bool { return d == digest })
 	if withFlow {
 		digests = append(digests, digest)
 	}
@@ -180,19 +176,36 @@ func (r *Rehearsal) Teach(sender bpf.DatapathSender) error {
 	return nil
 }
 
-// copyEntry copies what a map has by a key; where it has nothing, the other has not, either.
-func copyEntry(to, from *ebpf.Map, key, value any) error {
-	err := from.Lookup(key, value)
-	if err == nil {
-		return to.Put(key, value)
+// copyRecord copies what shows by which path the peer of a tuple comes. It returns the digests of the flows that may.
+func (r *Rehearsal) copyRecord(tuple bpf.DatapathTuple) (flows []uint64, err error) {
+	digest := r.Seeds.Ends(tuple)
+	from, to := bpf.Records{Table: bpf.TableOf(&r.pinned.DatapathMaps)}, bpf.Records{Table: bpf.TableOf(datapath.TableMaps(r.maps))}
+	record, err := from.Find(digest)
+	switch {
+	case err != nil:
+		return nil, err
+	case record == nil:
+		err = to.Delete(digest)
+	default:
+		flows = append(flows, record.Flow)
+		err = to.Put(digest, record)
 	}
-	if errors.Is(err, ebpf.ErrKeyNotExist) {
-		err = to.Delete(key)
+	for _, place := range bpf.Recent(digest) {
+		var last uint64
+		err = errors.Join(err, r.pinned.Recent.Lookup(place, &last), r.maps[bpf.DatapathMapRecent].Put(place, last))
+		flows = append(flows, last)
 	}
-	if errors.Is(err, ebpf.ErrKeyNotExist) {
-		return nil
+	if err != nil {
+		return nil, err
 	}
-	return err
+	// Others may have asked at the port of the last question.
+	asked := bpf.FlowTables(&r.pinned.DatapathMaps)[bpf.DatapathTableTABLE_CONNECTIONLESS]
+	last, err := asked.Find(flows[len(flows)-1])
+	if last != nil {
+		tuple.SelfPort = last.Tuple.SelfPort
+		flows = append(flows, r.Seeds.Digest(tuple))
+	}
+	return flows, err
 }
 
 // copyNote copies whether the host spoke first.

@@ -51,6 +51,15 @@ func (p *Product) Age(by time.Duration) {
 		}
 		await.Must(p.t, notes.Put(&note))
 	}
+	records, of := bpf.Records{Table: bpf.TableOf(&maps.DatapathMaps)}, make(map[uint64]bpf.DatapathRecord)
+	await.Must(p.t, records.Each(func(digest uint64, record *bpf.DatapathRecord) bool {
+		record.Seen, record.Heard, record.Created = record.Seen-ticks, record.Heard-ticks, record.Created-ticks
+		of[digest] = *record
+		return true
+	}))
+	for digest, record := range of {
+		await.Must(p.t, records.Put(digest, &record))
+	}
 	for sender, l := range entries[bpf.DatapathSender, bpf.DatapathLearnt](p.t, maps.Ways) {
 		l.Since, l.Heard, l.Tried = l.Since-ticks, l.Heard-ticks, l.Tried-ticks
 		await.Must(p.t, maps.Ways.Put(sender, l))

@@ -4,6 +4,7 @@ package scenario
 
 import (
 	"context"
+	"io"
 	"net"
 	"net/netip"
 	"testing"
@@ -24,6 +25,8 @@ const (
 	ftpPort    = 21
 	ftpData    = 20
 	gossipPort = 8301
+	lockPort   = 4045
+	callPort   = 722
 )
 
 // related is S1 where A and B speak by the addresses of their second interfaces.
@@ -113,6 +116,23 @@ func (r *related) tftp(works bool) {
 	}
 }
 
+// transfers has A begin to read two files before either comes.
+func (r *related) transfers(works bool) {
+	r.t.Helper()
+	server := r.ofB(tftpPort)
+	defer server.Close()
+	var clients [2]net.PacketConn
+	for i := range clients {
+		clients[i] = r.ofA(0)
+		r.say(clients[i], r.self, tftpPort)
+		r.heard(server, true)
+	}
+	for _, client := range clients {
+		r.say(r.ofB(0), r.peer, portOf(client))
+		r.heard(client, works)
+	}
+}
+
 // sip has A ask from one port to be answered at another, the one in Via (RFC 3261, 18.2.2), twice.
 func (r *related) sip(works bool) {
 	r.t.Helper()
@@ -166,6 +186,47 @@ func (r *related) ftp(works bool) {
 	}
 }
 
+// call has A connect to B, ask and close, as for a lock of NFS, and B call back.
+func (r *related) call(works bool) { r.callAfter(func() {}, works) }
+
+func (r *related) callAfter(pause func(), works bool) {
+	r.t.Helper()
+	within := await.Within(r.t, await.AnswerTime)
+	locks := await.Must1[net.Listener](r.t)(r.B.Listen(within, "tcp", netip.AddrPortFrom(r.self, lockPort).String()))
+	defer locks.Close()
+	back := await.Must1[net.Listener](r.t)(r.A.Listen(within, "tcp", netip.AddrPortFrom(r.peer, 0).String()))
+	defer back.Close()
+	ended := make(chan error, 1)
+	go func() {
+		session, err := locks.Accept()
+		if err == nil {
+			_, err = io.Copy(session, session) // until A closes
+			session.Close()
+		}
+		ended <- err
+	}()
+	client := await.Must1[net.Conn](r.t)(r.A.Dial(within, "tcp", locks.Addr().String(), topology.FromAddress(netip.AddrPortFrom(r.peer, 0))))
+	await.Must1[int](r.t)(client.Write([]byte("lock")))
+	await.Must1[int](r.t)(io.ReadFull(client, make([]byte, 4)))
+	await.Must(r.t, client.Close())
+	await.Must(r.t, <-ended)
+	pause()
+	dialing := within
+	if !works {
+		limited, cancel := context.WithTimeout(within, 4*await.SilenceTime)
+		defer cancel()
+		dialing = limited
+	}
+	called, err := r.B.Dial(dialing, "tcp", back.Addr().String(), topology.FromAddress(netip.AddrPortFrom(r.self, callPort)), topology.ReuseAddress())
+	if err == nil {
+		err = called.(*net.TCPConn).SetLinger(0)
+		called.Close()
+	}
+	if (err == nil) != works {
+		r.t.Errorf("B calls back: %v", err)
+	}
+}
+
 // gossip has both speak from the same port, B first: from A's first datagram on B's are to arrive.
 func (r *related) gossip(works bool) {
 	r.t.Helper()
@@ -188,6 +249,8 @@ var relatedKinds = []struct {
 	protocol topology.Filter
 	first    bool // what B sends first goes right, too
 }{
+	{"two transfers", (*related).transfers, topology.UDP, true}, // before any answers show the path
+	{"call back", (*related).call, topology.All(topology.TCP, topology.FromPort(callPort)), true},
 	{"gossip", (*related).gossip, topology.UDP, false},
 	{"tftp", (*related).tftp, topology.UDP, true},
 	{"sip", (*related).sip, topology.UDP, true},
@@ -204,6 +267,8 @@ func TestRelated(t *testing.T) {
 		eachRelated(t, s, "as routed/"+kind.name, func(r *related) { kind.run(r, false) })
 	}
 	d.Reconfigure("{}\n")
+	eachRelated(t, s, "16 minutes after the call", func(r *related) { r.callAfter(func() { p.Age(16 * time.Minute) }, false) })
+	eachRelated(t, s, "14 minutes after the call", func(r *related) { r.callAfter(func() { p.Age(14 * time.Minute) }, true) })
 	for _, kind := range relatedKinds {
 		eachRelated(t, s, kind.name, func(r *related) {
 			before, wires := p.Metrics(), wire.Tap(r.t, s.B)

@@ -70,6 +70,6 @@ func (b *bench) originated(e endpoints) {
 	flow.Gateway, flow.Flags = 0, 0 // to the MAC of the peer's frames
 	b.enter(b.datapath.Established, flow)
 	b.try(b.datapath.SetRecord(flow.Tuple, bpf.DatapathRecord{
-		Flow: b.datapath.Seeds.Digest(flow.Tuple), Table: uint8(bpf.DatapathTableTABLE_ESTABLISHED),
+		Flow: b.datapath.Seeds.Digest(flow.Tuple), Proof: uint8(bpf.DatapathProofPROOF_CONNECTION),
 	}))
 }

@@ -39,7 +39,7 @@ func (x *run) compareAll() error {
 	x.compareFlows("half-open", tables.HalfOpen, x.m.HalfOpen, x.m.IsHalfOpen)
 	x.compareFlows("established", tables.Established, x.m.Established, x.m.IsEstablished)
 	x.compareFlows("connectionless", tables.Connectionless, x.m.Connectionless, x.m.IsConnectionless)
-	if err := errors.Join(x.compareNotes(), x.compareOriginated(), x.compareLeads(), x.compareWays()); err != nil {
+	if err := errors.Join(x.compareNotes(), x.compareOriginated(), x.compareRecent(), x.compareLeads(), x.compareWays()); err != nil {
 		return err
 	}
 	x.compareMarks(tables.Marks)
@@ -163,12 +163,27 @@ func (x *run) compareOriginated() error {
 		want.Created, want.Seen, want.Heard, want.SizeTold = got.Created, got.Seen, got.Heard, got.SizeTold
 		want.PeerPort, want.SelfPort, want.Protocol = got.PeerPort, got.SelfPort, got.Protocol // of the last packet, to a tick
 		want.Generation, want.Hop = got.Generation, got.Hop                                    // the model decides about each packet
-		want.Flow = x.digestOf(kept.With)
+		want.Flow, want.Peer, want.Self = x.digestOf(kept.With), t.Peer, t.Self
 		if !known || isLate || got != want {
 			x.differ("originated: %s: %+v; in the model, found %v, %+v", tupleText(t), got, known, want)
 		}
 	}
 	return nil
+}
+
+// compareRecent compares what began last by addresses.
+func (x *run) compareRecent() error {
+	err := x.d.Begun.Read()
+	for key, t := range x.m.Recent {
+		place := uint64(key.Place)
+		if key.IsQuestion {
+			place += uint64(len(x.d.Begun.Elements) / 2)
+		}
+		if got := x.d.Begun.Elements[place]; got != x.d.Seeds.Digest(t) {
+			x.differ("recent: %+v: %#x; in the model %s", key, got, tupleText(t))
+		}
+	}
+	return err
 }
 
 // digestOf is that of a tuple, 0 for none.

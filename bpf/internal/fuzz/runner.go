@@ -161,7 +161,7 @@ func (x *run) begin(setup Setup) (err error) {
 	if setup.grace {
 		host.GraceUntil = x.start + x.d.Seconds(60)
 	}
-	if err := errors.Join(x.d.ForgetTable(), x.d.ForgetLeads(), x.d.ForgetWays(), x.d.ForgetScratch(), x.d.ForgetRelated(), x.install(host)); err != nil {
+	if err := errors.Join(x.d.ForgetTable(), x.d.ForgetLeads(), x.d.ForgetWays(), x.d.ForgetScratch(), x.install(host)); err != nil {
 		return err
 	}
 	if x.events, err = x.d.EventCounts(); err != nil {
@@ -174,7 +174,9 @@ func (x *run) begin(setup Setup) (err error) {
 	}
 	x.lastPairs = nil
 	host.ShowsLinks = x.d.Features.ProbeRead
-	x.m = model.New(host, x.d.Seconds)
+	x.m = model.New(host, x.d.Seconds, func(e model.Ends) uint32 {
+		return bpf.Recent(x.d.Seeds.Ends(model.Tuple{Peer: e.Peer, Self: e.Self}))[0]
+	})
 	x.m.Now = x.start
 	x.m.Sockets = x.sockets.Sockets
 	return x.installBegun()
@@ -228,7 +230,7 @@ func (x *run) end() {
 		x.Leads[key.Kind]++
 	}
 	x.Remembered["marks"] += len(x.m.Refused)
-	x.Remembered[bpf.DatapathMapOriginated] += len(x.m.Originated)
+	x.Remembered["records"] += len(x.m.Originated)
 	x.Remembered[bpf.DatapathMapWays] += len(x.m.Ways)
 }
 

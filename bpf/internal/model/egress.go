@@ -283,7 +283,11 @@ func (m *Model) closes(f *Flow, p *packet) {
 		return
 	}
 	ends := p.flags&(FlagFIN|FlagRST) != 0 && f.State&stateClosing == 0
-	if again := p.has(FlagFIN) && m.since(f.Seen) >= m.Ticks(1); ends || again {
+	isDue := m.since(f.Seen) >= m.Ticks(1)
+	if ends && isDue {
+		m.relate(tableEstablished, f.Tuple)
+	}
+	if again := p.has(FlagFIN) && isDue; ends || again {
 		f.State |= stateClosing
 		f.Seen = m.Now
 	}

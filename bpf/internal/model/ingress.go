@@ -59,7 +59,7 @@ func (m *Model) datagramIn(p *packet, w path) {
 		}
 		m.Connectionless[t] = f
 		if isDue && f.Flags&flagNoSocket == 0 {
-			m.relateQuestion(t, f.State&stateReplied != 0)
+			m.relate(tableConnectionless, t)
 		}
 		if (first || f.Flags&flagAlternates != 0) && f.Flags&flagNoSocket == 0 && !isLost {
 			m.asks(t, bpf.DatapathSourceRepairREPAIR_ON)
@@ -113,7 +113,7 @@ func (m *Model) datagramBegins(p *packet, f Flow) {
 	m.Connectionless[f.Tuple] = f
 	m.event(bpf.DatapathEventEVENT_ADMITTED_CONNECTIONLESS)
 	if f.Flags&flagNoSocket == 0 {
-		m.relateQuestion(f.Tuple, false)
+		m.beginRelation(f, true)
 	}
 	m.asks(f.Tuple, bpf.DatapathSourceRepairREPAIR_ON, bpf.DatapathSourceRepairREPAIR_WATCH)
 }

@@ -118,6 +118,8 @@ type Model struct {
 	Outbound       map[Tuple]Note
 	Leads          map[LeadKey]Lead
 	Originated     map[Ends]Originated
+	Recent         map[RecentKey]Tuple
+	PlaceOf        func(Ends) uint32 // in Recent
 	Ways           map[Sender]Learnt
 	Begun          map[Sender]Begun
 
@@ -143,9 +145,10 @@ type handover struct {
 	first   bool // of what the host originates: of its addresses
 }
 
-// New returns a model without flows.
-func New(host Host, ticks func(seconds uint32) uint32) *Model {
+// New returns a model without flows. placeOf is where the datapath keeps what began last by addresses.
+func New(host Host, ticks func(seconds uint32) uint32, placeOf func(Ends) uint32) *Model {
 	return &Model{
+		PlaceOf:        placeOf,
 		Host:           host,
 		Ticks:          ticks,
 		HalfOpen:       make(map[Tuple]Flow),
@@ -154,6 +157,7 @@ func New(host Host, ticks func(seconds uint32) uint32) *Model {
 		Outbound:       make(map[Tuple]Note),
 		Leads:          make(map[LeadKey]Lead),
 		Originated:     make(map[Ends]Originated),
+		Recent:         make(map[RecentKey]Tuple),
 		Ways:           make(map[Sender]Learnt),
 		Begun:          make(map[Sender]Begun),
 		Refused:        make(map[Tuple]bool),

@@ -229,7 +229,7 @@ func (m *Model) completes(p *packet, w path) bool {
 	delete(m.HalfOpen, t)
 	m.Established[t] = f
 	m.event(bpf.DatapathEventEVENT_ADMITTED_ESTABLISHED)
-	m.relate(tableEstablished, t)
+	m.beginRelation(f, false)
 	return true
 }
 
@@ -289,7 +289,6 @@ func (m *Model) adopt(p *packet, w path, handshake bool) {
 		m.Established[t] = f
 		m.event(bpf.DatapathEventEVENT_ADMITTED_ESTABLISHED)
 		m.event(bpf.DatapathEventEVENT_READMITTED_ESTABLISHED)
-		m.relate(tableEstablished, t)
 	case m.Sockets.Listeners[netip.AddrPortFrom(p.to, p.toPort)]:
 		m.event(bpf.DatapathEventEVENT_IGNORED_SEGMENT)
 		m.stray(p, w)
@@ -338,6 +337,9 @@ func (m *Model) resetIn(p *packet, w path) (dropped bool) {
 	switch {
 	case known && inSequence(p.seq, first, last):
 		if f.Flags&flagReset == 0 {
+			if m.since(f.Seen) >= m.Ticks(1) {
+				m.relate(tableEstablished, t)
+			}
 			f.Seen = m.Now
 		}
 		f.Flags |= flagReset

@@ -31,6 +31,8 @@ type Datapath struct {
 	// The flow tables.
 	HalfOpen, Established, Connectionless *bpf.FlowTable
 	Outbound                              *bpf.Notes
+	Records                               *bpf.Records
+	Begun                                 *View // what began last by addresses: the map `recent`
 	// Places are those of all buckets.
 	Places *View
 	cells  *ebpf.Memory
@@ -144,9 +146,7 @@ func (o Options) size(spec *ebpf.CollectionSpec) error {
 	if flows == 0 {
 		flows = 4096
 	}
-	for _, name := range []string{bpf.DatapathMapOriginated, bpf.DatapathMapLeads} {
-		maps[name].MaxEntries = 1024 // it is emptied often
-	}
+	maps[bpf.DatapathMapLeads].MaxEntries = 1024 // it is emptied often
 	bpf.SizePairSlots(maps)
 	return bpf.Size(spec, bpf.Buckets(flows))
 }
@@ -185,6 +185,7 @@ func (d *Datapath) load(spec *ebpf.CollectionSpec, opts *Options) error {
 	}
 	tables := bpf.FlowTables(&d.DatapathMaps)
 	d.Outbound = &bpf.Notes{Table: bpf.TableOf(&d.DatapathMaps)}
+	d.Records = &bpf.Records{Table: bpf.TableOf(&d.DatapathMaps)}
 	d.HalfOpen, d.Established, d.Connectionless = &tables[bpf.DatapathTableTABLE_HALF_OPEN],
 		&tables[bpf.DatapathTableTABLE_ESTABLISHED], &tables[bpf.DatapathTableTABLE_CONNECTIONLESS]
 	d.meanwhile, d.blockRuns = collection.DetachMap(meanwhileMap), collection.DetachMap(blocksMap)
@@ -192,6 +193,9 @@ func (d *Datapath) load(spec *ebpf.CollectionSpec, opts *Options) error {
 		return err
 	}
 	if d.Places, err = newView(d.Buckets); err != nil {
+		return err
+	}
+	if d.Begun, err = newView(d.Recent); err != nil {
 		return err
 	}
 	if d.cells, err = d.Cells.Memory(); err != nil {

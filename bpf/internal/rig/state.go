@@ -54,7 +54,7 @@ func (d *Datapath) ReadFlows(t *Tables) error {
 	flows := map[*bpf.FlowTable]Flows{d.HalfOpen: t.HalfOpen, d.Established: t.Established, d.Connectionless: t.Connectionless}
 	for i, place := range d.Places.Elements {
 		kind := kindAt(place)
-		if kind == bpf.DatapathKindKIND_FREE || kind == bpf.DatapathKindKIND_MARK || kind == bpf.DatapathKindKIND_NOTE {
+		if kind == bpf.DatapathKindKIND_FREE || kind == bpf.DatapathKindKIND_MARK || kind == bpf.DatapathKindKIND_NOTE || isRecord(kind) {
 			continue
 		}
 		var flow bpf.DatapathFlow
@@ -80,7 +80,7 @@ func (d *Datapath) ReadFlows(t *Tables) error {
 
 // Misplaced tells whether the last place of a bucket has what was validated: is_misplaced() in bpf/src/table.h.
 func Misplaced(place int, kind bpf.DatapathKind) bool {
-	isValidated := kind == bpf.DatapathKindKIND_CLOSING || kind >= bpf.DatapathKindKIND_ASSURED
+	isValidated := kind == bpf.DatapathKindKIND_CLOSING || kind >= bpf.DatapathKindKIND_RECORD
 	return isValidated && place%int(placesOfBucket) >= int(bpf.DatapathPlacePLACES_VALIDATED)
 }
 
@@ -140,21 +140,29 @@ func (d *Datapath) writeMarks(digests map[uint64]bool) error {
 	return d.Places.Write()
 }
 
+func isRecord(kind bpf.DatapathKind) bool {
+	return kind == bpf.DatapathKindKIND_ASKER || kind == bpf.DatapathKindKIND_COMER || kind == bpf.DatapathKindKIND_RECORD
+}
+
 // forget frees the places of these kinds.
 func (d *Datapath) forget(kinds ...bpf.DatapathKind) error {
+	return d.forgetAll(func(kind bpf.DatapathKind) bool { return slices.Contains(kinds, kind) })
+}
+
+func (d *Datapath) forgetAll(isIt func(bpf.DatapathKind) bool) error {
 	if err := d.Places.Read(); err != nil {
 		return err
 	}
 	for i, place := range d.Places.Elements {
-		if slices.Contains(kinds, kindAt(place)) {
+		if isIt(kindAt(place)) {
 			d.Places.Elements[i] = place & uint64(bpf.DatapathPlacePLACE_SPILLED)
 		}
 	}
 	return d.Places.Write()
 }
 
-// ForgetTable empties the table.
-func (d *Datapath) ForgetTable() error { return d.Places.Clear() }
+// ForgetTable empties the table, and what leads to it by addresses.
+func (d *Datapath) ForgetTable() error { return errors.Join(d.Places.Clear(), d.Begun.Clear()) }
 
 // ForgetMarks empties the negative cache.
 func (d *Datapath) ForgetMarks() error { return d.forget(bpf.DatapathKindKIND_MARK) }
@@ -194,9 +202,9 @@ func readHash[V any](m *ebpf.Map) (map[uint64]V, error) {
 	return entries, each(m, func(digest uint64, value V) { entries[digest] = value })
 }
 
-// SetTables replaces the content of the table.
+// SetTables replaces the content of the table, but for records.
 func (d *Datapath) SetTables(t *Tables) error {
-	err := errors.Join(d.ForgetTable(), d.ForgetLeads(bpf.DatapathLeadKindLEAD_PARTS), d.writeMarks(t.Marks))
+	err := errors.Join(d.forgetAll(func(kind bpf.DatapathKind) bool { return !isRecord(kind) }), d.ForgetLeads(bpf.DatapathLeadKindLEAD_PARTS), d.writeMarks(t.Marks))
 	for table, flows := range map[*bpf.FlowTable]Flows{d.HalfOpen: t.HalfOpen, d.Established: t.Established, d.Connectionless: t.Connectionless} {
 		for tuple, flow := range flows {
 			err = errors.Join(err, table.Put(d.Seeds.Digest(tuple), &flow))
@@ -285,7 +293,6 @@ func (d *Datapath) Clear() error {
 		deleteAll[[16]byte, uint32](d.OwnAddresses),
 		deleteAll[bpf.DatapathPair, []bpf.DatapathPairCount](d.Pairs),
 		d.EachPairSlot(func(s *bpf.DatapathPairSlot) { *s = bpf.DatapathPairSlot{} }),
-		d.ForgetRelated(),
 		d.ModeByHand.Set(uint32(0)),
 		zero(d.Events, func(count uint64) bool { return count != 0 }),
 		d.ForgetScratch(),
