@@ -123,9 +123,11 @@ static inline struct flow *related_flow(const struct record *record, const struc
 }
 
 /* Leaves in the scratch the path by which the peer of the scratch flow comes to the record's interface; false where none is known. */
-static __noinline bool find_related(struct scratch *scratch, const struct record *record)
+__noinline int find_related(void)
 {
+	struct scratch *scratch = get_scratch();
 	const struct tuple *tuple = &scratch->flow.tuple;
+	const struct record *kept = find_record(tuple), *record = kept && kept->to ? kept : &scratch->record;
 	bool is_own = !shown_by(record, tuple) && record->path.interface == record->to && is_shown(record);
 	const struct flow *cell = is_own ? (const struct flow *)record : related_flow(record, tuple);
 
@@ -458,7 +460,7 @@ static inline bool choose_path(const struct record *record, const struct interfa
 
 	*table = TABLE_ORIGINATED;
 	path.flags = hop == ON_LINK_HOP ? FLOW_ON_LINK : FLOW_NEXT_HOP_GATEWAY;
-	if (!is_decided && has_relations(interface) && find_related(scratch, record)) {
+	if (!is_decided && has_relations(interface) && find_related()) {
 		*table = TABLE_RELATED;
 		path = scratch->path;
 		path.flags &= FLOW_NEXT_HOP_GATEWAY | FLOW_LAST_HOP;

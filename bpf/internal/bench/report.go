@@ -46,10 +46,10 @@ func (b *bench) sizes() ([]programSize, error) {
 		program *ebpf.Program
 		bound   uint32 // more than on Linux 6.18, by a twelfth to a quarter
 	}{
-		{"replypath_ingress", d.ReplypathIngress, 73_000},
-		{"replypath_egress", d.ReplypathEgress, 113_000},
-		{"replypath_ingress_l3", d.ReplypathIngressL3, 78_000},
-		{"replypath_egress_l3", d.ReplypathEgressL3, 95_000},
+		{"replypath_ingress", d.ReplypathIngress, 108_000},
+		{"replypath_egress", d.ReplypathEgress, 172_000},
+		{"replypath_ingress_l3", d.ReplypathIngressL3, 112_000},
+		{"replypath_egress_l3", d.ReplypathEgressL3, 146_000},
 		{"replypath_send", d.ReplypathSend, 33},
 		{"replypath_fallback", d.ReplypathFallback, 4_300},
 		{"replypath_held", d.ReplypathHeld, 4_300},
