@@ -150,6 +150,12 @@ func TestRelatedBy(t *testing.T) {
 		{"of one that the kernel answers rightly", handshake(0), last, itConnected},
 		{"a connection that goes on after a second", old(control, stateAsymmetric), control, itIsConnected},
 		{"one that the kernel answers rightly", old(control, 0), control, nothingShows},
+		{"one on trial", func(b *bed, n network) {
+			f := b.flow(n, control, b.replication, 2)
+			f.State, f.Flags = stateAsymmetric, f.Flags|uint16(bpf.DatapathFlowFlagsFLOW_ON_TRIAL)
+			f.SndUna, f.SndNxt = control.ack, control.ack
+			b.put(establishedFlow(f))
+		}, control, nothingShows},
 		{"datagrams that go on after a second", old(question, asymmetric), question, datagramsGoOn},
 		{"those that the kernel answers rightly", old(question, stateReplied), question, nothingShows},
 		{"datagrams that nobody has answered", old(question, 0), question, itAsked},
@@ -208,6 +214,28 @@ func TestRelatedEnded(t *testing.T) {
 			f := b.flow(n, control, b.replication, 0)
 			b.must(b.SetRecord(f.Tuple, bpf.DatapathRecord{
 				Flow: b.Seeds.Digest(f.Tuple), Proof: uint8(test.proof), Heard: b.ago(60 * test.minutes),
+				Path: bpf.DatapathPath{Ifindex: f.Ifindex, Interface: f.Interface, Gateway: f.Gateway, Mac: f.Mac, Flags: f.Flags},
+			}))
+			b.leavesBy(n, segment, test.want)
+		})
+	}
+}
+
+// TestRelatedForged: datagrams that were made to go on by another interface take nothing from answers, for three minutes.
+func TestRelatedForged(t *testing.T) {
+	for name, test := range map[string]struct {
+		minutes uint32
+		want    way
+	}{
+		"the peer answers":                 {2, byGateway},
+		"its last answer is 4 minutes old": {4, asRouted(outcomeWeakHost, 1)},
+	} {
+		under(t, name, eachFamily, func(t *testing.T, b *bed, n network) {
+			b.ownRelated(n)
+			b.put(flowOf(question, b.flow(n, question, b.backup, 0)))
+			f := b.flow(n, question, b.replication, 0)
+			b.must(b.SetRecord(f.Tuple, bpf.DatapathRecord{
+				Flow: b.Seeds.Digest(f.Tuple), Proof: uint8(bpf.DatapathProofPROOF_ANSWERS), Heard: b.ago(60 * test.minutes), To: b.replication.id,
 				Path: bpf.DatapathPath{Ifindex: f.Ifindex, Interface: f.Interface, Gateway: f.Gateway, Mac: f.Mac, Flags: f.Flags},
 			}))
 			b.leavesBy(n, segment, test.want)
@@ -286,6 +314,8 @@ func TestRelatedStays(t *testing.T) {
 		{"datagrams long after a connection", connection, 16, false, conversation, true, false},
 		{"datagrams beside answers", answers, 2, false, conversation, false, false},
 		{"datagrams beside silence", answers, 4, false, conversation, true, false},
+		{"datagrams after others, beside answers", conversation | answers, 2, false, conversation, false, false},
+		{"datagrams after others, beside silence", conversation | answers, 4, false, conversation, true, false},
 		{"datagrams beside others", conversation, 0, true, conversation, false, false},
 		{"datagrams after others", conversation, 0, false, conversation, true, false},
 	} {

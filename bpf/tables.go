@@ -71,6 +71,11 @@ func ForgetRecent(recent *ebpf.Map, ends uint64) error {
 	return errors.Join(errs...)
 }
 
+// ClearRecent has the map `recent` lead to nothing.
+func ClearRecent(recent *ebpf.Map) error {
+	return mapped(recent, 0, recent.MaxEntries()*recent.ValueSize(), func(memory []byte) { clear(memory) })
+}
+
 // kinds is a bit for each enum kind.
 type kinds uint32
 
@@ -470,17 +475,17 @@ func (n *Notes) Delete(digest uint64) error { return n.delete(digest, noteKinds)
 // Delete takes out the record of this digest; without one it does nothing.
 func (r *Records) Delete(digest uint64) error { return r.delete(digest, recordKinds) }
 
-// ForgetPath takes out what a flow of the peer's has shown of its path for long, and leaves what the host originated.
+// ForgetPath takes out what has shown by which path the peer comes, and leaves what the host originated.
 func (r *Records) ForgetPath(digest uint64) error {
 	record, err := r.Find(digest)
 	switch {
-	case record == nil || record.Flow == 0 && DatapathProof(record.Proof)&DatapathProofPROOF_CONNECTION == 0:
+	case record == nil || record.Proof == 0:
 		return err
 	case record.To == 0:
 		return r.Delete(digest)
 	}
 	record.Flow, record.Proof, record.Path = 0, 0, DatapathPath{}
-	return r.Put(digest, record)
+	return errors.Join(r.Delete(digest), r.Put(digest, record)) // so that no program has the place meanwhile
 }
 
 func (t *Table) delete(digest uint64, of kinds) error {

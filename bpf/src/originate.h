@@ -104,6 +104,12 @@ static inline struct flow *recent_question(const struct tuple *tuple)
 	return flow && flow->tuple.peer_port == tuple->peer_port && age(flow->seen) <= seconds(IDLE_QUESTION) ? flow : NULL;
 }
 
+/* Whether a copied path is not half of one and half of another that was written meanwhile, as ifindex goes first. */
+static inline bool is_whole(const struct path *copy, const struct flow *cell)
+{
+	return *(const volatile __u64 *)&cell->ifindex == *(const __u64 *)copy;
+}
+
 /* Whether what a record's own path was shown by still counts. */
 static inline bool is_shown(const struct record *record)
 {
@@ -128,14 +134,18 @@ __noinline int find_related(void)
 	struct scratch *scratch = get_scratch();
 	const struct tuple *tuple = &scratch->flow.tuple;
 	const struct record *kept = find_record(tuple), *record = kept && kept->to ? kept : &scratch->record;
-	bool is_own = !shown_by(record, tuple) && record->path.interface == record->to && is_shown(record);
-	const struct flow *cell = is_own ? (const struct flow *)record : related_flow(record, tuple);
+	const struct flow *flow = shown_by(record, tuple), *cell;
+	bool is_own = record->path.interface == record->to && is_shown(record);
+
+	/* Fresh answers go before datagrams, which may be forged. */
+	is_own &= !flow || (!(record->proof & PROOF_CONNECTION) && age(record->heard) <= seconds(IDLE_CONNECTIONLESS));
+	cell = is_own ? (const struct flow *)record : related_flow(record, tuple);
 
 	if (!cell)
 		return false;
 	__builtin_memcpy(&scratch->path, path_of(cell), sizeof(scratch->path));
 	cell = after_reading(cell, (const __u64 *)&scratch->path, sizeof(scratch->path) / sizeof(__u64));
-	return has_ends_of(cell, tuple) && scratch->path.interface == record->to;
+	return has_ends_of(cell, tuple) && is_whole(&scratch->path, cell) && scratch->path.interface == record->to;
 }
 
 /* Whether anything goes as answers to its peer go, from an address of this interface. */
@@ -166,14 +176,15 @@ static __noinline void begin_relation(struct scratch *scratch, bool is_question)
 static inline bool takes_place(const struct record *record, const struct flow *flow, enum proof proof)
 {
 	__u32 limit = record->proof & PROOF_CONNECTION ? IDLE_CALL : record->proof & PROOF_ANSWERS ? IDLE_CONNECTIONLESS : 0;
+	bool is_alike = record->proof < 2 * proof; /* by the best of what shows it */
 	const struct flow *other;
 
-	if (proof > record->proof || record->flow == scratch_packet()->digest)
+	if (proof > record->proof || (is_alike && record->flow == scratch_packet()->digest))
 		return true;
 	other = shown_by(record, &scratch_packet()->tuple);
 	if (other)
-		return record->proof & proof && other->interface != flow->interface;
-	return record->proof & proof || age(record->heard) > seconds(limit);
+		return is_alike && other->interface != flow->interface;
+	return is_alike || age(record->heard) > seconds(limit);
 }
 
 /*
@@ -188,7 +199,7 @@ __noinline int relate(__u32 table)
 	struct record *record, *fresh;
 	bool is_same;
 
-	if (!flow || !(flow->state & FLOW_ASYMMETRIC) || !shows_path(flow))
+	if (!flow || !(flow->state & FLOW_ASYMMETRIC) || flow->flags & FLOW_ON_TRIAL || !shows_path(flow))
 		return 0;
 	record = find_record(&packet->tuple);
 	is_same = record && has_path_of((struct flow *)record, flow);
@@ -201,7 +212,7 @@ __noinline int relate(__u32 table)
 	fresh = copy_record(record, &packet->tuple);
 	__builtin_memcpy(&fresh->path, path_of(flow), sizeof(fresh->path));
 	flow = (struct flow *)after_reading(flow, (const __u64 *)&fresh->path, sizeof(fresh->path) / sizeof(__u64));
-	if (!tuple_equal(&flow->tuple, &packet->tuple))
+	if (!tuple_equal(&flow->tuple, &packet->tuple) || !is_whole(&fresh->path, flow))
 		return 0;
 	fresh->path.flags &= FLOW_HOP;
 	fresh->flow = packet->digest;
@@ -286,10 +297,13 @@ static inline bool is_same_way(const struct path *known, const struct path *path
  */
 static inline bool gives_way(const struct record *record, const struct packet *packet, const struct path *path, __u32 owner)
 {
+	const struct flow *flow = shown_by(record, &packet->tuple);
 	bool is_tcp = packet->protocol == IPPROTO_TCP;
 
-	if (shown_by(record, &packet->tuple))
-		return !(record->proof & PROOF_CONNECTION) && (is_tcp || path->interface == owner);
+	if (flow && record->proof & PROOF_CONNECTION)
+		return false;
+	if (flow && record->proof == PROOF_CONVERSATION && flow->interface == owner)
+		return is_tcp || path->interface == owner;
 	return record->proof < PROOF_ANSWERS || is_tcp || is_same_way(&record->path, path) ||
 	       age(record->heard) > seconds(record->proof & PROOF_CONNECTION ? IDLE_CALL : IDLE_CONNECTIONLESS) ||
 	       !is_usable(record->path.interface, record->path.ifindex);

@@ -237,7 +237,7 @@ static inline __u32 is_live(__u64 place, __u32 time)
 {
 	__u64 powers = LIFE(KIND_MARK, 8) | LIFE(KIND_STRAY, 9) | LIFE(KIND_HANDSHAKE, 9) | LIFE(KIND_QUESTION, 9) |
 		       LIFE(KIND_ASKER, 9) | LIFE(KIND_COMER, 18) | LIFE(KIND_CLOSING, 12) | LIFE(KIND_NOTE, 13) |
-		       LIFE(KIND_RECORD, 18) | LIFE(KIND_ASSURED, 9) | LIFE(KIND_ESTABLISHED, 18) | LIFE(KIND_TAKEN, 23);
+		       LIFE(KIND_RECORD, 13) | LIFE(KIND_ASSURED, 9) | LIFE(KIND_ESTABLISHED, 18) | LIFE(KIND_TAKEN, 23);
 	__u32 limit = (1U << LEAST_LIFE << (powers >> kind_at(place) * 4 & 15)) >>
 		      (hertz >= 600 ? 0 : hertz > 250 ? 1 : hertz >= 200 ? 2 : 3);
 

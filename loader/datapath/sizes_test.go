@@ -123,7 +123,7 @@ func TestCopyRest(t *testing.T) {
 	await.Must(t, err)
 	d := &Datapath{maps: &mapSet{all: newTables(t, 1<<13), replaced: newTables(t, 1<<12)}, opts: Options{Seeds: seeds}}
 	from, to := bpf.Notes{Table: bpf.TableOf(TableMaps(d.maps.replaced))}, bpf.Notes{Table: bpf.TableOf(TableMaps(d.maps.all))}
-	records, copied := bpf.Records{Table: from.Table}, bpf.Records{Table: to.Table}
+	records, copied := bpf.Records(from), bpf.Records(to)
 	recordOf := func(n uint64) (ends uint64, record bpf.DatapathRecord) {
 		record = bpf.DatapathRecord{Peer: [16]uint8{14: byte(n >> 8), 15: byte(n)}, Moved: n, To: 1, Heard: uint32(n) + 1}
 		return d.opts.Seeds.Ends(bpf.DatapathTuple{Peer: record.Peer}), record

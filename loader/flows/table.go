@@ -448,6 +448,9 @@ func (t *Table) forgetPaths(v *view, filter *Filter, pairs map[uint64]bool) erro
 	for digest := range pairs {
 		errs = append(errs, records.ForgetPath(digest), bpf.ForgetRecent(t.maps.Recent, digest))
 	}
+	if isAll && !filter.Peer.IsValid() && filter.Interface == "" { // connections that are over as well, whose entries are still there
+		errs = append(errs, bpf.ClearRecent(t.maps.Recent))
+	}
 	return errors.Join(errs...)
 }
 

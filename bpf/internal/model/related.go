@@ -88,7 +88,7 @@ func (m *Model) relate(table Table, t Tuple) {
 			return
 		}
 	}
-	if f.State&stateAsymmetric == 0 || !m.showsPath(f) {
+	if f.State&stateAsymmetric == 0 || f.Flags&flagOnTrial != 0 || !m.showsPath(f) {
 		return
 	}
 	kept, known := m.Originated[EndsOf(t)]
@@ -119,8 +119,8 @@ func (m *Model) takesPlace(kept *Originated, f Flow, proof bpf.DatapathProof) bo
 	case kept.proof()&proofAnswers != 0:
 		span = bpf.DatapathIdleSecondsIDLE_CONNECTIONLESS
 	}
-	alike := kept.proof()&proof != 0
-	if proof > kept.proof() || kept.With == f.Tuple {
+	alike := kept.proof() < 2*proof // by the best of what shows it
+	if proof > kept.proof() || alike && kept.With == f.Tuple {
 		return true
 	}
 	if other, goesOn := m.shownBy(kept); goesOn {
@@ -169,8 +169,11 @@ func isSameWay(known, shown bpf.DatapathPath) bool {
 
 // givesWay says whether an answer by a path takes the place of what is known.
 func (m *Model) givesWay(kept *Originated, shown bpf.DatapathPath, isTCP bool, owner uint16) bool {
-	if _, goesOn := m.shownBy(kept); goesOn {
-		return kept.proof()&proofConnection == 0 && (isTCP || shown.Interface == owner)
+	switch f, goesOn := m.shownBy(kept); {
+	case goesOn && kept.proof()&proofConnection != 0:
+		return false
+	case goesOn && kept.proof() == proofConversation && f.Interface == owner:
+		return isTCP || shown.Interface == owner
 	}
 	span := bpf.DatapathIdleSecondsIDLE_CONNECTIONLESS
 	if kept.proof()&proofConnection != 0 {
@@ -186,7 +189,8 @@ func (m *Model) relatedPath(kept Originated, t Tuple) (bpf.DatapathPath, bool) {
 	with, goesOn := m.shownBy(&kept)
 	isShown := kept.proof()&proofAnswers != 0 && m.within(kept.Heard, bpf.DatapathIdleSecondsIDLE_OUTBOUND) ||
 		kept.proof() == proofConnection && m.within(kept.Heard, bpf.DatapathIdleSecondsIDLE_CALL)
-	if !goesOn && isShown && kept.Path.Interface == kept.To {
+	isFresh := kept.proof()&proofConnection == 0 && m.within(kept.Heard, bpf.DatapathIdleSecondsIDLE_CONNECTIONLESS)
+	if (!goesOn || isFresh) && isShown && kept.Path.Interface == kept.To {
 		shown := kept.Path
 		shown.Flags &= flagGateway | flagLastHop
 		return shown, true
