@@ -32,7 +32,7 @@ static __noinline struct record *find_record(const struct tuple *tuple)
 	return cell && has_ends_of(cell, tuple) ? (struct record *)cell : NULL;
 }
 
-/* What put_record() enters: a copy of the record of a tuple's addresses, NULL for none. */
+/* What put_record() enters: a copy of the record of a tuple's addresses, or an empty one where there is none. */
 static __noinline struct record *copy_record(const struct record *record, const struct tuple *tuple)
 {
 	struct record *fresh = (struct record *)&get_scratch()->flow;

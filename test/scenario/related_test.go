@@ -166,20 +166,7 @@ func (r *related) ftp(works bool) {
 	}()
 	session := await.Must1[net.Conn](r.t)(control.Accept())
 	await.Must1[int](r.t)(session.Write([]byte("2")))
-	dialing := within
-	if !works {
-		limited, cancel := context.WithTimeout(within, 4*await.SilenceTime)
-		defer cancel()
-		dialing = limited
-	}
-	back, err := r.B.Dial(dialing, "tcp", data.Addr().String(), topology.FromAddress(netip.AddrPortFrom(r.self, ftpData)), topology.ReuseAddress())
-	if err == nil {
-		err = back.(*net.TCPConn).SetLinger(0)
-		back.Close()
-	}
-	if (err == nil) != works {
-		r.t.Errorf("B connects to A: %v", err)
-	}
+	r.dialBack(within, ftpData, data.Addr(), works)
 	session.Close()
 	if err := <-connected; works && err != nil {
 		r.t.Errorf("A's own connection: %v", err)
@@ -211,19 +198,24 @@ func (r *related) callAfter(pause func(), works bool) {
 	await.Must(r.t, client.Close())
 	await.Must(r.t, <-ended)
 	pause()
-	dialing := within
+	r.dialBack(within, callPort, back.Addr(), works)
+}
+
+// dialBack has B connect from a port of its own to where A listens.
+func (r *related) dialBack(within context.Context, from uint16, to net.Addr, works bool) {
+	r.t.Helper()
 	if !works {
 		limited, cancel := context.WithTimeout(within, 4*await.SilenceTime)
 		defer cancel()
-		dialing = limited
+		within = limited
 	}
-	called, err := r.B.Dial(dialing, "tcp", back.Addr().String(), topology.FromAddress(netip.AddrPortFrom(r.self, callPort)), topology.ReuseAddress())
+	conn, err := r.B.Dial(within, "tcp", to.String(), topology.FromAddress(netip.AddrPortFrom(r.self, from)), topology.ReuseAddress())
 	if err == nil {
-		err = called.(*net.TCPConn).SetLinger(0)
-		called.Close()
+		err = conn.(*net.TCPConn).SetLinger(0)
+		conn.Close()
 	}
 	if (err == nil) != works {
-		r.t.Errorf("B calls back: %v", err)
+		r.t.Errorf("B connects to A: %v", err)
 	}
 }
 
