@@ -444,9 +444,9 @@ const (
 type DatapathProof uint32
 
 const (
-	DatapathProofPROOF_CONVERSATION DatapathProof = 1
-	DatapathProofPROOF_ANSWERS      DatapathProof = 2
-	DatapathProofPROOF_CONNECTION   DatapathProof = 4
+	DatapathProofPROOF_CONVERSATION DatapathProof = 16
+	DatapathProofPROOF_ANSWERS      DatapathProof = 32
+	DatapathProofPROOF_CONNECTION   DatapathProof = 64
 )
 
 type DatapathProtocolClass uint32

@@ -490,11 +490,14 @@ struct lead {
 	__u8 pad;
 };
 
-/* What shows by which path a peer comes to an own address, the better the later. Answers may show that of a connection too. */
+/*
+ * What shows by which path a peer comes to an own address, the better the later. Answers may show that of a connection too. None
+ * is a bit of enum flow_state, which may be set where a flow's cell has become a record.
+ */
 enum proof {
-	PROOF_CONVERSATION = 1 << 0, /* its datagrams were answered, and went on for a second; may be forged */
-	PROOF_ANSWERS = 1 << 1,      /* it answered what the host began; datagrams may be forged */
-	PROOF_CONNECTION = 1 << 2,   /* it ended a handshake, or a socket expected its segments */
+	PROOF_CONVERSATION = 1 << 4, /* its datagrams were answered, and went on for a second; may be forged */
+	PROOF_ANSWERS = 1 << 5,      /* it answered what the host began; datagrams may be forged */
+	PROOF_CONNECTION = 1 << 6,   /* it ended a handshake, or a socket expected its segments */
 };
 
 /*
