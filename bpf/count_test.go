@@ -78,7 +78,7 @@ func TestArrivalStacked(t *testing.T) {
 		left := func(want uint32) {
 			flow, err := b.Established.Find(b.Seeds.Digest(n.tuple(tcp{})))
 			b.must(err)
-			if moved := flow.Left & uint32(bpf.DatapathTickLEFT_MOVED); flow.Left == 0 || moved != want {
+			if outcome := flow.Left % uint32(bpf.DatapathTickLEFT_TICKS); flow.Left == 0 || outcome != want {
 				t.Errorf("seen leaving at tick %#x", flow.Left)
 			}
 		}
@@ -96,7 +96,7 @@ func TestArrivalStacked(t *testing.T) {
 			begun = b.ago(0)
 			b.exec(arrive(b.production, n.out(b.production, tcp{}), 0x4321))
 		}
-		left(uint32(bpf.DatapathTickLEFT_MOVED))
+		left(uint32(bpf.DatapathOutcomeOUTCOME_CORRECTED))
 		f := b.flow(n, tcp{}, b.replication, 0)
 		f.Flags |= flagAsRouted
 		b.put(establishedFlow(f))

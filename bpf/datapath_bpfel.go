@@ -276,7 +276,7 @@ const (
 type DatapathLayout uint32
 
 const (
-	DatapathLayoutLAYOUT_VERSION DatapathLayout = 25
+	DatapathLayoutLAYOUT_VERSION DatapathLayout = 26
 )
 
 type DatapathLead struct {
@@ -392,6 +392,8 @@ type DatapathPairCount struct {
 	Packets uint64
 	Bytes   uint64
 	Flows   uint64
+	Last    uint32
+	Pad     uint32
 }
 
 type DatapathPairSlot struct {
@@ -618,7 +620,6 @@ const (
 	DatapathTickJIFFIES_PER_TICK DatapathTick = 16
 	DatapathTickTICKS_AHEAD      DatapathTick = 65536
 	DatapathTickLEFT_TICKS       DatapathTick = 16
-	DatapathTickLEFT_MOVED       DatapathTick = 1
 )
 
 type DatapathTraceEvent struct {

@@ -23,7 +23,7 @@ func (l *core) publish() {
 	}
 	v := &view.View{
 		Datapath: l.datapath, Mode: l.state.Mode, Missing: missingNow(l.last.missing, l.interfaces.All()),
-		Names: identity.Names(l.state.Interfaces),
+		Names: identity.Names(l.state.Interfaces), Refused: l.state.ConfigErr, Problems: l.problems.All(),
 		Figures: metrics.Snapshot{
 			ReloadFailed:   l.state.ConfigErr != "",
 			ReloadSuccess:  l.state.LoadedAt,

@@ -54,11 +54,11 @@ func (r *record) countRepair(object string) {
 	r.published.Amend(func(v *view.View) { v.Figures.HostRepairs = maps.Clone(r.state.Repairs) })
 }
 
-// Snapshot reads every figure, see view.Published. Like Unattached, it does not wait for who changes the host.
+// Snapshot reads every figure, see view.Published. Like Lacking, it does not wait for who changes the host.
 func (r *record) Snapshot() (*metrics.Snapshot, error) { return r.published.Snapshot() }
 
-// Unattached names the managed interfaces that lack one of their programs, and says which of them do not exist.
-func (r *record) Unattached() ([]string, error) { return r.published.Unattached() }
+// Lacking says what is not as the configuration has it.
+func (r *record) Lacking() ([]string, error) { return r.published.Lacking() }
 
 // Passed tells when Run went round last.
 func (r *record) Passed() time.Time { return r.published.Passed() }

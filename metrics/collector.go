@@ -59,17 +59,22 @@ func (c *collector) Collect(metrics chan<- prometheus.Metric) {
 	out.interfaces(s)
 	out.host(s)
 	out.settings(s)
-	out.findings(findingsOf(c.source))
+	out.findings(s)
 }
 
-// findings sends how many there are of each check and severity.
-func (out sink) findings(found []Finding) {
+// findings sends how many there are of each check and severity, and what they rest on.
+func (out sink) findings(s *Snapshot) {
 	counts := make(map[Finding]int)
-	for _, f := range found {
-		counts[Finding{Check: f.Check, Severity: f.Severity}]++
+	for _, f := range s.Findings {
+		counts[f]++
 	}
 	for f, count := range counts {
 		out.send(findings, float64(count), f.Check, f.Severity)
+	}
+	for _, r := range s.Requests {
+		for outcome, count := range map[string]int{"right": r.Right, "astray": r.Astray, "lost": r.Lost, "unanswered": r.Unanswered} {
+			out.send(recentRequests, float64(count), r.Interface, outcome)
+		}
 	}
 }
 

@@ -34,7 +34,7 @@ func TestCollectorOutput(t *testing.T) {
 
 // Every metric that is described is shown by a host that has it all.
 func TestCollectorShowsAllFamilies(t *testing.T) {
-	c := NewCollector(&fakeSource{snapshot: busy(), findings: []Finding{{"gateway", "error", "it is held"}}}, "1.2.3")
+	c := NewCollector(&fakeSource{snapshot: busy()}, "1.2.3")
 	for _, d := range families {
 		if testutil.CollectAndCount(c, d.Name) == 0 {
 			t.Errorf("%s has no series", d.Name)
@@ -44,15 +44,12 @@ func TestCollectorShowsAllFamilies(t *testing.T) {
 
 // fakeSource is a Source whose answers a test sets.
 type fakeSource struct {
-	mu         sync.Mutex
-	snapshot   *Snapshot
-	unattached []string
-	err        error
-	age        time.Duration // of the last pass
-	findings   []Finding
+	mu       sync.Mutex
+	snapshot *Snapshot
+	lacking  []string
+	err      error
+	age      time.Duration // of the last pass
 }
-
-func (s *fakeSource) Findings() []Finding { return s.findings }
 
 func (s *fakeSource) Passed() time.Time { return time.Now().Add(-s.age) }
 
@@ -62,10 +59,10 @@ func (s *fakeSource) Snapshot() (*Snapshot, error) {
 	return s.snapshot, s.err
 }
 
-func (s *fakeSource) Unattached() ([]string, error) {
+func (s *fakeSource) Lacking() ([]string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.unattached, s.err
+	return s.lacking, s.err
 }
 
 func (s *fakeSource) fail(err error) {
@@ -141,5 +138,7 @@ func busy() *Snapshot {
 		ReloadFailed:    true,
 		ReloadSuccess:   time.UnixMilli(1700000000500),
 		Features:        []Feature{{"tcx", true}, {"check_mtu", false}},
+		Requests:        []Requests{{"eth0", 219, 3, 2, 1}},
+		Findings:        []Finding{{"gateway", "error"}, {"gateway", "error"}},
 	}
 }

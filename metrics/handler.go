@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -87,35 +86,22 @@ func unlessHung(source Source, handler http.Handler) http.Handler {
 	})
 }
 
-// serveHealth answers 200 while every managed interface is attached, those that are configured by name included, and no finding
-// is an error.
+// serveHealth answers 200 while nothing is lacking.
 func serveHealth(w http.ResponseWriter, source Source, log *transitions) {
-	unattached, err := source.Unattached()
-	findings := findingsOf(source)
+	lacking, err := source.Lacking()
 	log.note(err)
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	switch {
 	case err != nil:
 		w.WriteHeader(http.StatusServiceUnavailable)
 		fmt.Fprintf(w, "cannot tell: %v\n", err)
-	case len(unattached) > 0:
+	case len(lacking) > 0:
 		w.WriteHeader(http.StatusServiceUnavailable)
-		fmt.Fprintf(w, "not attached: %s\n", strings.Join(slices.Sorted(slices.Values(unattached)), ", "))
-	case len(findings) > 0 && findings[0].Severity == severityError:
-		w.WriteHeader(http.StatusServiceUnavailable)
-		fmt.Fprintf(w, "failed: %s: %s\n", findings[0].Check, findings[0].Text)
-	case len(findings) > 0 && findings[0].Severity == severityWarning:
-		fmt.Fprintf(w, "degraded: %s: %s\n", findings[0].Check, findings[0].Text)
+		fmt.Fprintln(w, strings.Join(lacking, "\n"))
 	default:
 		io.WriteString(w, "ok\n")
 	}
 }
-
-// The severities of [Finding].
-const (
-	severityError   = "error"
-	severityWarning = "warning"
-)
 
 // transitions logs the first error of a row of errors and the end of the row:
 // a scrape every few seconds must not become a line every few seconds.

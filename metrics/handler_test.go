@@ -59,16 +59,12 @@ func TestHealthz(t *testing.T) {
 		body   string
 	}{
 		{"all attached", &fakeSource{}, http.StatusOK, "ok\n"},
-		{"some not", &fakeSource{unattached: []string{"eth1", "eth0"}}, http.StatusServiceUnavailable, "not attached: eth0, eth1\n"},
+		{"some not", &fakeSource{lacking: []string{"not attached: eth0, eth1", "refused"}}, http.StatusServiceUnavailable, "not attached: eth0, eth1\nrefused\n"},
 		{"slow", &fakeSource{age: 80 * time.Second}, http.StatusOK, "ok\n"},
 		{
 			"hung", &fakeSource{age: 95*time.Second + 100*time.Millisecond, err: errors.New("nobody is to wait for")},
 			http.StatusServiceUnavailable, "the daemon hangs: its last pass was 1m35s ago\n",
 		},
-		{"failed", &fakeSource{findings: []Finding{{"gateway", "error", "gateway 10.1.0.1 is held"}, {"link", "warning", "eth1 is down"}}},
-			http.StatusServiceUnavailable, "failed: gateway: gateway 10.1.0.1 is held\n"},
-		{"degraded", &fakeSource{findings: []Finding{{"link", "warning", "eth1 is down"}}}, http.StatusOK, "degraded: link: eth1 is down\n"},
-		{"worth knowing", &fakeSource{findings: []Finding{{"xdp", "note", "a program"}}}, http.StatusOK, "ok\n"},
 		{"unknown", &fakeSource{err: errors.New("map is gone")}, http.StatusServiceUnavailable, "cannot tell: map is gone\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

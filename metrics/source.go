@@ -12,33 +12,24 @@ import (
 type Source interface {
 	// Snapshot reads every figure. An error fails the scrape as a whole.
 	Snapshot() (*Snapshot, error)
-	// Unattached names the managed interfaces that lack a program on one of their
-	// hooks, and those that are configured by name and do not exist. It is asked for
-	// by /healthz, so it should cost little.
-	Unattached() ([]string, error)
+	// Lacking says, a line each, what is not as it was told to be: managed interfaces that lack a program on one of their
+	// hooks, those that are configured by name and do not exist, a configuration that was refused. What is wrong with the
+	// host and with peers does not count. It is asked for by /healthz, so it should cost little.
+	Lacking() ([]string, error)
 	// Passed tells when the loop that keeps all this went round last. It waits for nobody.
 	Passed() time.Time
-}
-
-// Diagnoser is a Source that tells what is wrong with the host as well.
-type Diagnoser interface {
-	// Findings are what is wrong, the worst first. They may be some seconds old.
-	Findings() []Finding
-}
-
-// findingsOf are those of a source that tells.
-func findingsOf(source Source) []Finding {
-	if d, tells := source.(Diagnoser); tells {
-		return d.Findings()
-	}
-	return nil
 }
 
 // Finding is something that is wrong, or worth knowing.
 type Finding struct {
 	Check    string // what was examined
 	Severity string // "error", "warning" or "note"
-	Text     string // one line
+}
+
+// Requests are what became of those that came by an interface in the last ten minutes.
+type Requests struct {
+	Interface                       string
+	Right, Astray, Lost, Unanswered int
 }
 
 // Snapshot is what one scrape shows. Counters start when the pins were made and
@@ -80,6 +71,9 @@ type Snapshot struct {
 	ReloadFailed  bool      // the latest attempt to read the configuration failed
 	ReloadSuccess time.Time // when the configuration in force was read; zero: not known
 	Features      []Feature
+
+	Requests []Requests // by interface
+	Findings []Finding  // what the daemon itself knows of
 }
 
 // Modes of [Snapshot].

@@ -173,7 +173,7 @@ static __noinline bool refuse_tunnel(struct __sk_buff *skb, const struct packet 
 	if (!is_of_others(packet, skb->ifindex))
 		return false;
 	pair = pair_of(own_address(packet->tuple.self) >> OWN_INTERFACE_SHIFT, id_of(interface_at(skb->ifindex)), packet);
-	count_pair(skb, with_outcome(pair, OUTCOME_UNNAMED_TUNNEL), 1, false);
+	count_pair(skb, pair, OUTCOME_UNNAMED_TUNNEL, 1, false);
 	count_event(EVENT_IGNORED_TUNNEL);
 	return true;
 }
@@ -189,10 +189,10 @@ static inline bool is_carrier(__u8 protocol)
 static inline void count_unrecorded(struct __sk_buff *skb, const struct packet *packet)
 {
 	__u16 id = id_of(interface_at(skb->ifindex));
-	struct pair pair = { id, id, packet->family, packet->protocol, OUTCOME_UNRECORDED, 0 };
+	struct pair pair = { id, id, packet->family, packet->protocol, 0, 0 };
 
 	if (is_carrier(packet->protocol) && self_of(packet)->own)
-		count_pair(skb, *(__u64 *)&pair, 1, false);
+		count_pair(skb, *(__u64 *)&pair, OUTCOME_UNRECORDED, 1, false);
 }
 
 /* Returns whether the scratch packet may start a flow; counts why it may not. */

@@ -4,6 +4,12 @@
 
 #include "scratch.h"
 
+/* In ticks. */
+static inline __u32 now(void)
+{
+	return bpf_jiffies64() / JIFFIES_PER_TICK;
+}
+
 /* Whether `replypath trace` looks on, perhaps at other packets. */
 static inline bool is_traced(void)
 {
@@ -113,13 +119,15 @@ static inline struct pair_count *find_slot(__u64 pair)
 	return likely(*owner == pair) ? &slot->count : find_pair(pair);
 }
 
-/* Counts the packet, so many on the wire. */
-static inline void count_pair(struct __sk_buff *skb, __u64 pair, __u32 packets, bool first_of_flow)
+/* Counts the packet of which that became, so many on the wire. */
+static inline void count_pair(struct __sk_buff *skb, __u64 pair, enum outcome outcome, __u32 packets, bool first_of_flow)
 {
-	struct pair_count *count = find_slot(pair);
+	struct pair_count *count = find_slot(with_outcome(pair, outcome));
 
 	if (!count)
 		return;
+	if (outcome != OUTCOME_CORRECTED)
+		count->last = now();
 	count->packets += packets;
 	/* Each segment with its headers: qdisc_pkt_len_init() has set it by the time that egress programs run. */
 	count->bytes += skb->wire_len ? skb->wire_len : skb->len;

@@ -4,11 +4,6 @@
 
 #include "parse.h"
 
-static inline __u32 now(void)
-{
-	return bpf_jiffies64() / JIFFIES_PER_TICK;
-}
-
 /*
  * Ticks since then; none where another CPU wrote a time that this one has not reached yet. All else is past, even of a
  * year ago: nobody removes an idle entry.

@@ -9,11 +9,12 @@
 
 #define MACS (2 * ETH_ALEN) /* with which an Ethernet frame begins: destination, source */
 
-/* Stamps the flow with the time at which a reply leaves. `moved`: LEFT_MOVED, or 0 where the kernel sends it. */
-static inline void stamp_left(struct flow *flow, __u32 moved)
+/* Stamps the flow with the time at which a reply leaves, and what became of it: 0 where the kernel sends it rightly. */
+static inline void stamp_left(struct flow *flow, enum outcome outcome)
 {
-	__u32 left = (now() & -LEFT_TICKS) | moved;
+	__u32 left = (now() & -LEFT_TICKS) | outcome;
 
+	_Static_assert(OUTCOME_END <= (int)LEFT_TICKS, "an outcome stands below the time");
 	if (unlikely(flow->left != left))
 		flow->left = left;
 }
@@ -43,8 +44,8 @@ static inline void count_reply(struct __sk_buff *skb, struct flow *flow, __u64 p
 		__sync_fetch_and_add(&flow->corrected, packets);
 	else if (flow->attempt)
 		flow->attempt |= ATTEMPT_ASTRAY;
-	stamp_left(flow, moved ? LEFT_MOVED : 0);
-	count_pair(skb, with_outcome(pair, outcome), packets, first);
+	stamp_left(flow, outcome);
+	count_pair(skb, pair, outcome, packets, first);
 }
 
 /* Returns whether this is the first packet of its pair and protocol of which that became. */
@@ -91,7 +92,7 @@ static inline bool arrived(struct __sk_buff *skb)
 	if (likely(flow))
 		count_reply(skb, flow, handover->pair, handover->packets, OUTCOME_CORRECTED);
 	else /* originated, or evicted this very moment */
-		count_pair(skb, with_outcome(handover->pair, OUTCOME_CORRECTED), handover->packets, handover->first);
+		count_pair(skb, handover->pair, OUTCOME_CORRECTED, handover->packets, handover->first);
 	if (unlikely(handover->traced))
 		trace_left(skb);
 	return true;
@@ -102,11 +103,16 @@ static __noinline void count_lost(struct __sk_buff *skb, struct handover *handov
 {
 	bool is_there = is_usable(target_of(handover->pair), handover->ifindex);
 	__u64 pair = handover->pair & ~with_outcome(0, OUTCOME_ORIGINATED);
+	enum outcome outcome = is_there ? OUTCOME_LOST : OUTCOME_LOST_LINK_DOWN;
+	struct flow *flow;
 
 	handover->ifindex = 0;
-	if (!handover->may_leave_unseen)
-		count_pair(skb, with_outcome(pair, is_there ? OUTCOME_LOST : OUTCOME_LOST_LINK_DOWN),
-			   handover->packets, false);
+	if (handover->may_leave_unseen)
+		return;
+	flow = handover->table >= TABLE_ORIGINATED ? NULL : find_digest(handover->digest, handover->table);
+	if (flow)
+		stamp_left(flow, outcome);
+	count_pair(skb, pair, outcome, handover->packets, false);
 }
 
 /*
@@ -334,7 +340,7 @@ static inline int redirect(struct __sk_buff *skb, struct packet *packet, struct 
 	if (likely(!record))
 		count_reply(skb, flow, pair, packets, outcome);
 	else
-		count_pair(skb, with_outcome(pair, outcome), packets, record_outcome(record, packet, outcome));
+		count_pair(skb, pair, outcome, packets, record_outcome(record, packet, outcome));
 	if (outcome == OUTCOME_MTU && target &&
 	    tell_sender(skb, packet, record ? &record->size_told : &flow->size_told, target->mtu, header))
 		return bpf_redirect(skb->ifindex, BPF_F_INGRESS);

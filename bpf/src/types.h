@@ -9,7 +9,7 @@
 
 /* Pinned beside the maps; those of another layout are replaced. */
 enum layout {
-	LAYOUT_VERSION = 25,
+	LAYOUT_VERSION = 26,
 };
 
 /*
@@ -62,7 +62,6 @@ enum tick {
 	JIFFIES_PER_TICK = 16,
 	TICKS_AHEAD = 1 << 16, /* a time is at most so far in the future: 17 minutes at 1000 Hz */
 	LEFT_TICKS = 16,       /* so exactly it is known when a packet of a flow left, so that few of them write */
-	LEFT_MOVED = 1,        /* added to that, if we moved it */
 };
 
 /*
@@ -99,7 +98,7 @@ struct flow {
 	__u16 flags;     /* enum flow_flags */
 	__u64 corrected; /* packets seen leaving by `ifindex` after we moved them */
 	__u32 created;   /* ticks */
-	__u32 left;      /* when our last packet left, in ticks, to LEFT_TICKS, and LEFT_MOVED; 0: none was seen leaving */
+	__u32 left;      /* when our last packet left, in ticks, to LEFT_TICKS, and enum outcome; 0: none was seen leaving */
 	/* Sequence numbers (RFC 9293, 3.3.1), host order. What has no connection keeps other things there. */
 	union {
 		__u32 snd_una; /* half-open: of our SYN-ACK; else what the peer acknowledged last */
@@ -316,7 +315,7 @@ struct settings {
 
 /* What is counted for an interface pair. Uncorrected packets carry a reason. */
 enum outcome {
-	OUTCOME_ASYMMETRIC = 0, /* of flows; packets are those of all other outcomes of replies */
+	OUTCOME_ASYMMETRIC = 0, /* of flows; packets are those of all other outcomes of replies. Where `left` says it: sent rightly */
 	OUTCOME_CORRECTED = 1,
 	OUTCOME_LINK_DOWN = 2,
 	OUTCOME_NO_NEXT_HOP = 3,
@@ -357,6 +356,8 @@ struct pair_count {
 	__u64 packets; /* on the wire: a GSO packet is its segments */
 	__u64 bytes;   /* on the wire, with the Ethernet header */
 	__u64 flows;
+	__u32 last;    /* ticks: the last of these packets, if they were not corrected */
+	__u32 pad;
 };
 
 /* Where one CPU counts a pair. Its family, which is never 0, says that there is one. */

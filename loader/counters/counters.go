@@ -19,7 +19,7 @@ import (
 
 // Fill fills in what the programs have counted. The names are those of interfaces by their id; what is forgotten is taken
 // off.
-func Fill(s *metrics.Snapshot, d *datapath.Datapath, names map[uint16]string) error {
+func Fill(s *metrics.Snapshot, d *datapath.Datapath, names map[uint16]string, gathering *flows.Gathering) error {
 	events, err := readEvents(d.Events)
 	if err != nil {
 		return err
@@ -36,7 +36,7 @@ func Fill(s *metrics.Snapshot, d *datapath.Datapath, names map[uint16]string) er
 	if err != nil {
 		return err
 	}
-	tables, err := flows.Usage(&d.Maps, clock, func(*bpf.DatapathFlow) {})
+	tables, err := flows.Usage(&d.Maps, clock, gathering, func(*bpf.DatapathFlow, string) {})
 	if err != nil {
 		return err
 	}
@@ -374,12 +374,23 @@ func ReadPairs(maps *bpf.Maps) (Pairs, error) {
 	return sums, nil
 }
 
+// later is the later of two times, in ticks, that are past.
+func later(a, b uint32) uint32 {
+	if int32(b-a) > 0 || a == 0 {
+		return b
+	}
+	return a
+}
+
 func (c Pairs) add(pair bpf.DatapathPair, counts ...bpf.DatapathPairCount) {
 	sum := c[pair]
 	for _, count := range counts {
 		sum.Packets += count.Packets
 		sum.Bytes += count.Bytes
 		sum.Flows += count.Flows
+		if count.Last != 0 {
+			sum.Last = later(sum.Last, count.Last)
+		}
 	}
 	c[pair] = sum
 }

@@ -10,6 +10,7 @@ import (
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/remedy"
 	"replypath/loader/doctor/snapshot"
+	"replypath/loader/flows"
 )
 
 // check is one thing to look at. Its name is fixed.
@@ -46,6 +47,8 @@ var known = []check{
 		"every interface that is named exists", checks.MissingInterfaces},
 	{"wrong-way", "replies that leave by the wrong interface now: only observed, or impossible to correct",
 		"no reply was seen to leave by the wrong interface just now", checks.WrongWays},
+	{flows.CheckUnanswered, "requests that a socket or a service takes, and of which no reply was seen leaving within 3 s: dropped before or behind it; an error while none is answered",
+		"every request that somebody takes was answered lately", checks.Unanswered},
 	{"unnamed-tunnel", "a tunnel that `interfaces` does not name and that brought requests for others' addresses, or has none; a guest's bridge that this host forwards for",
 		"no tunnel brought requests for addresses of other interfaces", checks.UnnamedTunnels},
 	{"unrecorded-protocol", "requests by a tunnel's protocol or IPsec that `protocols` does not list, by another interface than the default route's",
@@ -99,6 +102,7 @@ var needs = map[string][]string{
 	"kernel":                   {snapshot.PartKernel},
 	"configuration":            {snapshot.PartPins},
 	"wrong-way":                {snapshot.PartPins, snapshot.PartTraffic},
+	flows.CheckUnanswered:      {snapshot.PartPins, snapshot.PartStatus},
 	"unnamed-tunnel":           {snapshot.PartPins, snapshot.PartTraffic},
 	"reverse-path-rules":       {snapshot.PartFirewall},
 	"gateway":                  {snapshot.PartGateways},

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"replypath/loader/config"
 	"replypath/loader/doctor/finding"
@@ -133,17 +132,6 @@ func TestWorstFirst(t *testing.T) {
 	}
 	want := []string{"error own-gateway", "warning rp-filter", "note attached", "note mtu"}
 	await.Same(t, "findings", want, got)
-}
-
-// TestWaitFor: an answer of a moment ago has to do, an old one does not, and before the first look nobody waits for long.
-func TestWaitFor(t *testing.T) {
-	for until, want := range map[time.Time]time.Duration{
-		{}: shortWait, time.Now().Add(time.Minute): shortWait, time.Now(): shortWait, time.Now().Add(-2 * aged): longWait,
-	} {
-		if got := waitFor(time.Since(until)); got != want {
-			t.Errorf("out of date since %s: %s, not %s", until, got, want)
-		}
-	}
 }
 
 // TestContradiction: before the first start doctor refuses what a start would.

@@ -119,7 +119,7 @@ var verdictDetails = map[string]string{
 
 // addSeen adds to what would become of a packet what was seen.
 func (e *Explanation) addSeen(left flows.Left) {
-	if left.Moved == moves(e.Verdict) {
+	if left.Moved == moves(e.Verdict) && !left.Astray {
 		e.Seen = left.At
 	}
 	if moves(e.Verdict) && e.Seen == nil {

@@ -218,16 +218,22 @@ type Entry struct {
 
 // Left is how the last packet of this host was seen leaving.
 type Left struct {
-	At    *time.Time // to a second; nil: none was
-	Moved bool       // replypath moved it
+	At     *time.Time // to a second; nil: none was
+	Moved  bool       // replypath moved it
+	Astray bool       // it left otherwise than its flow asks
 }
 
 func (v *view) left(tick uint32) Left {
-	const parts, moved = uint32(bpf.DatapathTickLEFT_TICKS - 1), uint32(bpf.DatapathTickLEFT_MOVED)
+	const ticks = uint32(bpf.DatapathTickLEFT_TICKS)
 	if tick == 0 {
 		return Left{}
 	}
-	return Left{At: new(time.Now().Add(-v.clock.Since(tick &^ parts))), Moved: tick&moved != 0}
+	at, outcome := tick&^(ticks-1), bpf.DatapathOutcome(tick%ticks)
+	return Left{
+		At:     new(time.Now().Add(-v.clock.Since(at))),
+		Moved:  outcome == bpf.DatapathOutcomeOUTCOME_CORRECTED,
+		Astray: outcome > bpf.DatapathOutcomeOUTCOME_CORRECTED,
+	}
 }
 
 // Entries returns the flows whose tuple matches, idle ones included, in no
@@ -267,6 +273,7 @@ func (t *Table) Originated(raw bpf.DatapathFlow) (*Entry, error) {
 	if record != nil && record.To != 0 {
 		entry.Left = v.left(record.Seen)
 		entry.Left.Moved = bpf.DatapathOutcome(record.Outcome) == bpf.DatapathOutcomeOUTCOME_CORRECTED
+		entry.Left.Astray = false // a record's time has no outcome
 	}
 	return entry, nil
 }

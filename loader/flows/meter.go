@@ -54,22 +54,19 @@ func (m *Meter) Read(dir string, maps *bpf.Maps) (tables []TableUsage, busiest [
 		return nil, nil, err
 	}
 	best, present := m.newRanking(), make(map[life]uint64, len(m.corrected))
-	for _, s := range states(maps) {
-		usage, err := s.visit(v.clock, func(flow *bpf.DatapathFlow) {
-			if flow.Corrected == 0 {
-				return
-			}
-			id := life{v.digest(flow), flow.Created}
-			present[id] = flow.Corrected
-			c := candidate{id: id, state: s.state, flow: flow, age: v.clock.Since(flow.Created), since: m.since(id, flow)}
-			if !c.isOver() {
-				best.offer(c)
-			}
-		})
-		if err != nil {
-			return nil, nil, err
+	tables, err = Usage(maps, v.clock, nil, func(flow *bpf.DatapathFlow, state string) {
+		if flow.Corrected == 0 {
+			return
 		}
-		tables = append(tables, usage)
+		id := life{v.digest(flow), flow.Created}
+		present[id] = flow.Corrected
+		c := candidate{id: id, state: state, flow: flow, age: v.clock.Since(flow.Created), since: m.since(id, flow)}
+		if !c.isOver() {
+			best.offer(c)
+		}
+	})
+	if err != nil {
+		return nil, nil, err
 	}
 	m.corrected = present
 	for _, c := range best.best {

@@ -471,33 +471,28 @@ type TableUsage struct {
 	Capacity uint64            `json:"capacity"` // for how many of those there is room
 }
 
-// Usage counts the live flows of every table, and visits them.
-func Usage(maps *bpf.Maps, clock datapath.Clock, visit func(*bpf.DatapathFlow)) (tables []TableUsage, err error) {
+// Usage counts the live flows of every table, and visits them, with their states. gathering gets those that are over as well;
+// nil: nobody does.
+func Usage(maps *bpf.Maps, clock datapath.Clock, gathering *Gathering, visit func(flow *bpf.DatapathFlow, state string)) (tables []TableUsage, err error) {
 	for _, s := range states(maps) {
-		usage, err := s.visit(clock, visit)
+		usage := TableUsage{ID: s.ID, Name: datapath.TableName(s.ID), Capacity: s.Capacity()}
+		err := s.Each(func(_ uint64, flow *bpf.DatapathFlow) bool {
+			if gathering != nil {
+				gathering.Add(flow, s.ID)
+			}
+			if !isNone(flow, s.state, clock) {
+				usage.Flows++
+				if s.Lasts(flow) {
+					usage.Lasting++
+				}
+				visit(flow, s.state)
+			}
+			return true
+		})
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%s: %w", s.state, err)
 		}
 		tables = append(tables, usage)
 	}
 	return tables, nil
-}
-
-// visit calls each for every live flow of a table, and counts them.
-func (s *stateTable) visit(clock datapath.Clock, each func(*bpf.DatapathFlow)) (TableUsage, error) {
-	usage := TableUsage{ID: s.ID, Name: datapath.TableName(s.ID), Capacity: s.Capacity()}
-	err := s.Each(func(_ uint64, flow *bpf.DatapathFlow) bool {
-		if !isNone(flow, s.state, clock) {
-			usage.Flows++
-			if s.Lasts(flow) {
-				usage.Lasting++
-			}
-			each(flow)
-		}
-		return true
-	})
-	if err != nil {
-		err = fmt.Errorf("%s: %w", s.state, err)
-	}
-	return usage, err
 }

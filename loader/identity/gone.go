@@ -37,8 +37,8 @@ func (g *Gone) Drop(j *pins.Journal, d *datapath.Datapath) error {
 	if err != nil {
 		return err
 	}
-	named := func(f *bpf.DatapathFlow) { interfaces[f.Interface], gateways[f.Gateway] = true, true }
-	if _, err := flows.Usage(&d.Maps, clock, named); err != nil {
+	named := func(f *bpf.DatapathFlow, _ string) { interfaces[f.Interface], gateways[f.Gateway] = true, true }
+	if _, err := flows.Usage(&d.Maps, clock, nil, named); err != nil {
 		return err
 	}
 	j.Interfaces = dropGone(j.Interfaces, func(r pins.InterfaceRecord) bool { return r.Index != 0 || interfaces[r.ID] })

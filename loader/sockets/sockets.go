@@ -95,6 +95,21 @@ func Bound(any bool) (devices []int, err error) {
 	return devices, nil
 }
 
+// Listening returns where TCP sockets listen, of both families. A kernel that does not tell returns ENOENT.
+func Listening() (list []netip.AddrPort, err error) {
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		r := &request{family: family, protocol: unix.IPPROTO_TCP, states: 1 << unix.BPF_TCP_LISTEN}
+		err := each(r, func() bool { return true }, func(s *Socket) bool {
+			list = append(list, s.Local)
+			return true
+		})
+		if err != nil && !errors.Is(err, unix.EPROTONOSUPPORT) { // of IPv6, without that
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
 // each visits what a dump has, until visit says that it is enough. Whether there is time is asked before each batch.
 func each(r *request, hasTime func() bool, visit func(*Socket) (goOn bool)) error {
 	socket, err := nl.Subscribe(unix.NETLINK_INET_DIAG)

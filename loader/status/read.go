@@ -272,17 +272,23 @@ func (r *reader) addresses(s *Status) error {
 	return nil
 }
 
-// flows counts what is in the flow tables, in all and by interface.
+// flows counts what is in the flow tables, in all and by interface, and what became of requests.
 func (r *reader) flows(s *Status) error {
 	clock, err := datapath.ReadClock(r.pinDir)
 	if err != nil {
 		return err
 	}
-	byID := make(map[uint16]int)
-	tables, err := flows.Usage(r.maps, clock, func(f *bpf.DatapathFlow) { byID[f.Interface]++ })
+	gathering, err := flows.Gather(clock)
 	if err != nil {
 		return err
 	}
+	byID := make(map[uint16]int)
+	tables, err := flows.Usage(r.maps, clock, gathering, func(f *bpf.DatapathFlow, _ string) { byID[f.Interface]++ })
+	if err != nil {
+		return err
+	}
+	evidence := gathering.Evidence()
+	s.Unanswered = evidence.Findings(r.names(s.Interfaces))
 	s.Flows.Tables = tables
 	for _, table := range tables {
 		s.Flows.Count += int(table.Flows)
@@ -292,6 +298,8 @@ func (r *reader) flows(s *Status) error {
 		for i := range s.Interfaces {
 			if s.Interfaces[i].Index == record.Index {
 				s.Interfaces[i].Flows += byID[record.ID]
+				recent := evidence.Recent[record.ID]
+				s.Interfaces[i].Recent.Add(&recent)
 			}
 		}
 	}

@@ -38,7 +38,8 @@ type Status struct {
 	Counted     Counted        `json:"counted"`
 	PinDir      string         `json:"pin_dir"`
 
-	TrialEnded *time.Time `json:"-"` // and nobody has confirmed it, nor taken it back yet
+	TrialEnded *time.Time        `json:"-"` // and nobody has confirmed it, nor taken it back yet
+	Unanswered []finding.Finding `json:"-"` // requests that got no answer
 }
 
 // Daemon tells of the process that owns the pins; PID and Version are
@@ -73,7 +74,9 @@ type Interface struct {
 	Gateways  []Gateway `json:"gateways"`
 	RPFilter  *int      `json:"rp_filter"` // effective value of IPv4
 	Flows     int       `json:"flows"`
-	OwnOnly   bool      `json:"-"` // it records requests for its own addresses alone
+	// Recent is what became, within flows.Window, of requests that came by it.
+	Recent  flows.Recent `json:"recent"`
+	OwnOnly bool         `json:"-"` // it records requests for its own addresses alone
 }
 
 // The roles of interfaces.

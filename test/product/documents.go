@@ -73,6 +73,14 @@ type Interface struct {
 	HostModel    string `json:"host_model"`
 	Gateways     []Gateway
 	RPFilter     *int `json:"rp_filter"`
+	Recent       Recent
+}
+
+// Recent is what became of requests in the last ten minutes.
+type Recent struct {
+	Right, Astray, Lost, Unanswered int
+	FirstAt                         *time.Time `json:"first_at"`
+	LastAt                          *time.Time `json:"last_at"`
 }
 
 // Gateway is a known gateway of an interface.
@@ -133,7 +141,8 @@ var (
 		"mode", "daemon.running", "daemon.pid", "daemon.version", "config.loaded_at", "config.error",
 		"interfaces[].name", "interfaces[].index", "interfaces[].role", "interfaces[].up", "interfaces[].attached",
 		"interfaces[].mechanism", "interfaces[].mode", "interfaces[].gateways[].address", "interfaces[].gateways[].mac",
-		"interfaces[].gateways[].state", "interfaces[].rp_filter", "interfaces[].host_model", "unmanaged[].name", "unmanaged[].reason", "addresses[].network", "addresses[].source",
+		"interfaces[].gateways[].state", "interfaces[].rp_filter", "interfaces[].host_model", "interfaces[].recent.right", "interfaces[].recent.astray",
+		"interfaces[].recent.lost", "interfaces[].recent.unanswered", "interfaces[].recent.first_at", "interfaces[].recent.last_at", "unmanaged[].name", "unmanaged[].reason", "addresses[].network", "addresses[].source",
 		"flows.count", "flows.capacity", "senders[].interface", "senders[].mac", "senders[].self", "senders[].way",
 		"senders[].settled", "senders[].learnt_at", "senders[].heard_at", "features[].name", "features[].available", "features[].effect",
 		"host_changes[].object", "host_changes[].before", "host_changes[].after", "host_changes[].undo",

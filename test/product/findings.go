@@ -16,6 +16,13 @@ type Finding struct {
 	Found           string
 	Fix, Inspect    *string
 	Owner           *string
+	Evidence        *Evidence
+}
+
+// Evidence is what was counted, and over which time.
+type Evidence struct {
+	Count        int
+	Since, Until *time.Time
 }
 
 var findingKeys = []string{"[].check", "[].severity", "[].interface", "[].found", "[].fix", "[].inspect", "[].owner"}

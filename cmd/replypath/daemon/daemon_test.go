@@ -109,8 +109,8 @@ func (d *fakeDatapath) Close() error {
 func (*fakeDatapath) Snapshot() (*metrics.Snapshot, error) {
 	return &metrics.Snapshot{Mode: metrics.ModeEnforce}, nil
 }
-func (*fakeDatapath) Unattached() ([]string, error) { return nil, nil }
-func (*fakeDatapath) Passed() time.Time             { return time.Now() }
+func (*fakeDatapath) Lacking() ([]string, error) { return nil, nil }
+func (*fakeDatapath) Passed() time.Time          { return time.Now() }
 
 // daemonRun is a running `replypath run`.
 type daemonRun struct {

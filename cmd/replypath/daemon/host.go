@@ -11,7 +11,6 @@ import (
 
 	"replypath/loader"
 	"replypath/loader/config"
-	"replypath/loader/doctor/finding"
 	"replypath/loader/history"
 	"replypath/loader/status"
 	"replypath/metrics"
@@ -24,8 +23,6 @@ type Host struct {
 	// TakeBack ends a trial; see detach.TakeBack. Confirm has the process keep it that has one going on.
 	TakeBack func(pinDir string, log *slog.Logger) (bool, error)
 	Confirm  func(ctx context.Context, pinDir string) error
-	// Watch returns what tells what is wrong with the host of a datapath; see doctor.Watch. Nil: the metrics do not tell.
-	Watch func(pinDir string) (health func() finding.Health)
 	// KeepHistory gathers the history until ctx ends; see history.Keeper.
 	KeepHistory func(context.Context, *history.Keeper)
 	// Signals delivers what reloads and what ends a daemon.

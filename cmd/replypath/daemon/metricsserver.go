@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"replypath/loader/config"
-	"replypath/loader/doctor/finding"
 	"replypath/metrics"
 )
 
@@ -32,9 +31,6 @@ func (d *daemon) serveMetrics(ctx context.Context) (stop func()) {
 		Version:       d.Version,
 		Log:           d.log,
 	}
-	if d.host.Watch != nil {
-		options.Source = diagnosed{d.datapath, d.host.Watch(d.PinDir)}
-	}
 	d.datapath.SetError("metrics", nil)
 	var done sync.WaitGroup
 	done.Go(func() {
@@ -53,20 +49,6 @@ func (d *daemon) serveMetrics(ctx context.Context) (stop func()) {
 		cancel()
 		done.Wait()
 	}
-}
-
-// diagnosed is a datapath of which the metrics tell what is wrong with its host.
-type diagnosed struct {
-	metrics.Source
-	health func() finding.Health
-}
-
-// Findings is metrics.Diagnoser's.
-func (d diagnosed) Findings() (list []metrics.Finding) {
-	for _, f := range d.health().Findings {
-		list = append(list, metrics.Finding{Check: f.Check, Severity: string(f.Severity), Text: f.Found})
-	}
-	return list
 }
 
 // blameWebConfig names the line of the configuration behind an error of the web

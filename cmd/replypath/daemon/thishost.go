@@ -12,8 +12,6 @@ import (
 
 	"replypath/loader"
 	"replypath/loader/detach"
-	"replypath/loader/doctor"
-	"replypath/loader/doctor/finding"
 	"replypath/loader/history"
 )
 
@@ -23,7 +21,6 @@ func ThisHost() Host {
 		Start:        func(o loader.Options) (Datapath, error) { return loader.New(o) },
 		TakeBack:     detach.TakeBack,
 		Confirm:      confirmTrial,
-		Watch:        func(pinDir string) func() finding.Health { return doctor.NewWatch(pinDir).Health },
 		KeepHistory:  func(ctx context.Context, k *history.Keeper) { k.Run(ctx) },
 		Signals:      daemonSignals,
 		TrialSignals: trialSignals,

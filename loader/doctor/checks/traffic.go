@@ -78,6 +78,14 @@ func counted(h *snapshot.Host, w *snapshot.WrongWay, f finding.Finding) finding.
 	return f.Shown(cmp.Or(w.Packets, w.Grown, uint64(w.Flows)), nil)
 }
 
+// Unanswered finds requests that got no answer.
+func Unanswered(h *snapshot.Host) []finding.Finding {
+	if h.Status == nil {
+		return nil
+	}
+	return h.Status.Unanswered
+}
+
 // refusal is an error where flows are refused replies that had some. Who never had one may be meant to have none.
 func refusal(h *snapshot.Host, device string) finding.Severity {
 	if slices.ContainsFunc(h.WrongWays, func(w snapshot.WrongWay) bool {

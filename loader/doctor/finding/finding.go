@@ -107,9 +107,12 @@ func (f Finding) Shown(count uint64, since *time.Time) Finding {
 func (f *Finding) Brief() string {
 	clause, rest, _ := strings.Cut(f.Found, ": ")
 	word, _, isLonger := strings.Cut(clause, " ")
-	if _, err := netip.ParseAddr(word); err == nil || !isLonger { // an address with its interface, a family
-		next, _, _ := strings.Cut(rest, ": ")
-		next, _, _ = strings.Cut(next, ", ")
+	next, _, _ := strings.Cut(rest, ": ")
+	next, _, _ = strings.Cut(next, ", ")
+	service, _, _ := strings.Cut(next, " ")
+	_, noAddress := netip.ParseAddr(word)
+	_, noService := netip.ParseAddrPort(service)
+	if noAddress == nil || noService == nil || !isLonger { // an address with its interface, a service, a family
 		clause += ": " + next
 	}
 	if utf8.RuneCountInString(clause) > fewWords {
