@@ -134,6 +134,27 @@ func (b *bed) wantStays(n network, m message, reason bpf.DatapathOutcome) {
 	b.t.Helper()
 	frame := n.out(b.production, m)
 	b.run(egress(b.production, frame), b.stays(n, m, b.production, b.replication, frame, reason))
+	b.wantLeft(n, m, reason)
+}
+
+// wantLeft wants a flow to tell what became of its last packet, just now, and the counter of that to tell when.
+func (b *bed) wantLeft(n network, m message, outcome bpf.DatapathOutcome) {
+	b.t.Helper()
+	table := b.Connectionless
+	if _, isTCP := m.(tcp); isTCP {
+		table = b.Established
+	}
+	flow, err := table.Find(b.Seeds.Digest(n.tuple(m)))
+	b.must(err)
+	const ticks = uint32(bpf.DatapathTickLEFT_TICKS)
+	if now := b.ago(0); flow.Left%ticks != uint32(outcome) || now-flow.Left/ticks*ticks > 10*ticks {
+		b.t.Errorf("at tick %#x the last packet left at %#x, want outcome %d", now, flow.Left, outcome)
+	}
+	b.must(b.EachPairSlot(func(s *bpf.DatapathPairSlot) {
+		if now := b.ago(0); s.Pair == pair(b.production, b.replication, n, m, outcome) && now-s.Count.Last > 10*ticks {
+			b.t.Errorf("at tick %#x the last packet was counted at %#x", now, s.Count.Last)
+		}
+	}))
 }
 
 // readdresses is the effect of a reply that the kernel sends by the right interface to the wrong neighbour.
