@@ -139,7 +139,6 @@ func (l start) openJournal() (err error) {
 	l.state.PID, l.state.Version, l.state.Passes = os.Getpid(), l.options.Version, true
 	if l.fresh {
 		l.state.Began = time.Now()
-		l.state.Marks = []pins.MarkRecord{{At: l.state.Began}}
 	}
 	l.describeFeatures()
 	l.describeConfig()

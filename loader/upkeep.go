@@ -6,13 +6,10 @@ import (
 	"errors"
 	"log/slog"
 	"runtime"
-	"slices"
 	"time"
 
-	"replypath/loader/counters"
 	"replypath/loader/datapath"
 	"replypath/loader/nexthop"
-	"replypath/loader/pins"
 	"replypath/loader/problems"
 )
 
@@ -39,34 +36,8 @@ func (r *runner) lookAtAll() {
 	r.table.Verify(time.Now())
 	r.verifying = true
 	r.source.LookAgain()
-	r.mark(time.Now())
 	r.mu.Unlock()
 	r.reconcileNow()
-}
-
-// markEvery is how often it is remembered what has failed, so that a status can tell what fails now.
-const markEvery = time.Hour
-
-// mark remembers once an hour what has failed.
-func (r *runner) mark(now time.Time) {
-	if !isMarkDue(r.state.Marks, now) {
-		return
-	}
-	mark, err := counters.ReadMark(&r.datapath.Maps, now)
-	if err != nil {
-		r.log.Error("the status goes on to tell of what is over", "error", err)
-		return
-	}
-	r.state.Marks = marked(r.state.Marks, mark)
-}
-
-func isMarkDue(marks []pins.MarkRecord, now time.Time) bool {
-	return len(marks) == 0 || now.Sub(marks[len(marks)-1].At) >= markEvery
-}
-
-// marked are the last of the marks and a new one: the first of them becomes one hour to two hours old.
-func marked(marks []pins.MarkRecord, mark pins.MarkRecord) []pins.MarkRecord {
-	return append(slices.Clone(marks[max(0, len(marks)-1):]), mark)
 }
 
 // lookAtMode changes the host with a mode that somebody has switched, and tells whether one has.

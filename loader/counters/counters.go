@@ -13,7 +13,6 @@ import (
 	"replypath/bpf"
 	"replypath/loader/datapath"
 	"replypath/loader/flows"
-	"replypath/loader/pins"
 	"replypath/metrics"
 )
 
@@ -82,7 +81,6 @@ type ByName struct {
 	Pairs             []metrics.PairCounters
 	Uncorrected, Lost []metrics.Uncorrected // for every pair, every reason
 	Originated        []metrics.Originated
-	Unrecorded        []Unrecorded
 }
 
 // Unrecorded tells by which protocol, that is not recorded, this host was asked over an interface.
@@ -90,12 +88,13 @@ type Unrecorded struct {
 	Interface        string
 	Family, Protocol uint8 // 4 or 6; of IP
 	Packets          uint64
+	Last             time.Time
 }
 
 // ReadByName reads the counters of interface pairs.
 func ReadByName(maps *bpf.Maps, names map[uint16]string) (ByName, error) {
 	pairs, err := ReadPairs(maps)
-	return ByName{pairs.named(names), pairs.because(uncorrectedReasons, names), pairs.because(lostReasons, names), pairs.originated(names), pairs.unrecorded(names)}, err
+	return ByName{pairs.named(names), pairs.because(uncorrectedReasons, names), pairs.because(lostReasons, names), pairs.originated(names)}, err
 }
 
 // named adds up what was counted for interfaces of the same names.
@@ -168,11 +167,11 @@ func (c Pairs) originated(names map[uint16]string) (list []metrics.Originated) {
 	return list
 }
 
-// unrecorded is what this host was asked by protocols that are not recorded.
-func (c Pairs) unrecorded(names map[uint16]string) (list []Unrecorded) {
+// Unrecorded is what this host was asked by protocols that are not recorded.
+func (c Pairs) Unrecorded(names map[uint16]string, since func(tick uint32) time.Duration) (list []Unrecorded) {
 	for pair, count := range c {
 		if isUnrecorded(pair) {
-			list = append(list, Unrecorded{names[pair.From], pair.Family, pair.Protocol, count.Packets})
+			list = append(list, Unrecorded{names[pair.From], pair.Family, pair.Protocol, count.Packets, time.Now().Add(-since(count.Last))})
 		}
 	}
 	return list
@@ -222,14 +221,56 @@ type Totals struct {
 	WouldCorrect uint64            `json:"would_correct"` // if their interface enforced
 	Lost         uint64            `json:"lost"`          // moved, and never seen leaving
 	Uncorrected  map[string]uint64 `json:"uncorrected"`   // by reason, those that there are, without what is observed
-	Failing      Failing           `json:"-"`
-	Unrecorded   uint64            `json:"-"` // requests by protocols that are not recorded
 }
 
-// Failing are the packets that left wrongly, or not at all, by interface pairs where these are more than a few.
-type Failing struct {
-	Lost        uint64
-	Uncorrected uint64 // without those that go as routed as it was meant
+// Wrong are the packets of a pair that left by another way than that of their flow, or not at all, for a reason.
+type Wrong struct {
+	From, To  string // names of interfaces: the kernel's choice, the flow's
+	Reason    string // of the metrics, or ReasonLost
+	Packets   uint64 // since the pins were made
+	Corrected uint64 // of the same pair
+	Last      time.Time
+}
+
+// ReasonLost is no label: the packets were handed to the right interface, and not seen leaving there.
+const ReasonLost = "lost"
+
+// IsFew tells of what an interface may lose that goes down, or programs that come and go.
+func (w *Wrong) IsFew() bool { return w.Packets <= max(fewFail, w.Corrected/failInNumber) }
+
+// IsMeant tells of packets that go as routed as somebody wants it.
+func (w *Wrong) IsMeant() bool { return meant[w.Reason] }
+
+// Wrong adds up what left wrongly, of interfaces of these names, whatever the family and protocol.
+func (c Pairs) Wrong(names map[uint16]string, since func(tick uint32) time.Duration) (list []Wrong) {
+	type way struct{ from, to, reason string }
+	sums, corrected := make(map[way]*Wrong), make(map[way]uint64)
+	now := time.Now()
+	for pair, count := range c {
+		outcome := bpf.DatapathOutcome(pair.Outcome)
+		w := way{from: names[pair.From], to: names[pair.To], reason: uncorrectedReasons[outcome]}
+		if _, isLost := lostReasons[outcome]; isLost {
+			w.reason = ReasonLost
+		}
+		if outcome == bpf.DatapathOutcomeOUTCOME_CORRECTED {
+			corrected[w] += count.Packets
+		}
+		if w.reason == "" || count.Packets == 0 {
+			continue
+		}
+		if sums[w] == nil {
+			sums[w] = &Wrong{From: w.from, To: w.to, Reason: w.reason}
+		}
+		sums[w].Packets += count.Packets
+		if last := now.Add(-since(count.Last)); count.Last != 0 && last.After(sums[w].Last) {
+			sums[w].Last = last
+		}
+	}
+	for w, sum := range sums {
+		sum.Corrected = corrected[way{from: w.from, to: w.to}]
+		list = append(list, *sum)
+	}
+	return list
 }
 
 // A pair loses a few packets when an interface goes down, or programs come and go.
@@ -255,35 +296,6 @@ func (t *Totals) Unmeant() (sum uint64) {
 	return sum
 }
 
-// Mark is what is to be remembered of a moment, to tell later what has failed since.
-func (t *Totals) Mark(at time.Time, notEntered uint64) pins.MarkRecord {
-	return pins.MarkRecord{At: at, Lost: t.Lost, Uncorrected: t.Unmeant(), NotEntered: notEntered, Unrecorded: t.Unrecorded}
-}
-
-// ReadMark reads what has failed up to now.
-func ReadMark(maps *bpf.Maps, at time.Time) (pins.MarkRecord, error) {
-	pairs, err := ReadPairs(maps)
-	if err != nil {
-		return pins.MarkRecord{}, err
-	}
-	notEntered, err := NotEntered(maps)
-	totals := pairs.Totals()
-	return totals.Mark(at, notEntered), err
-}
-
-// FailingSince are those of Failing that failed since a mark, unless they are few.
-func (t *Totals) FailingSince(mark pins.MarkRecord) Failing {
-	since := func(failing, now, before uint64) uint64 {
-		if now <= before+fewFail {
-			return 0
-		}
-		return min(failing, now-before)
-	}
-	return Failing{
-		Lost: since(t.Failing.Lost, t.Lost, mark.Lost), Uncorrected: since(t.Failing.Uncorrected, t.Unmeant(), mark.Uncorrected),
-	}
-}
-
 // NotEntered is how many flows found no place in a table.
 func NotEntered(maps *bpf.Maps) (sum uint64, err error) {
 	events, err := readEvents(maps.Events)
@@ -295,43 +307,23 @@ func NotEntered(maps *bpf.Maps) (sum uint64, err error) {
 	return sum, err
 }
 
-// Totals adds up what was counted for replies, and by pairs what fails. What the host originates is none.
+// Totals adds up what was counted for replies. What the host originates is none.
 func (c Pairs) Totals() Totals {
-	type balance struct{ lost, uncorrected, corrected uint64 }
-	t, sums := Totals{Uncorrected: make(map[string]uint64)}, make(map[bpf.DatapathPair]balance)
+	t := Totals{Uncorrected: make(map[string]uint64)}
 	for pair, count := range c {
 		outcome := bpf.DatapathOutcome(pair.Outcome)
-		pair.Outcome = 0
-		b := sums[pair]
 		_, isLost := lostReasons[outcome]
 		reason, isUncorrected := uncorrectedReasons[outcome]
 		switch {
 		case count.Packets == 0:
 		case outcome == bpf.DatapathOutcomeOUTCOME_CORRECTED:
 			t.Corrected += count.Packets
-			b.corrected += count.Packets
 		case outcome == bpf.DatapathOutcomeOUTCOME_OBSERVE:
 			t.WouldCorrect += count.Packets
-		case outcome == bpf.DatapathOutcomeOUTCOME_UNRECORDED:
-			t.Unrecorded += count.Packets
 		case isLost:
 			t.Lost += count.Packets
-			b.lost += count.Packets
 		case isUncorrected:
 			t.Uncorrected[reason] += count.Packets
-			if !meant[reason] {
-				b.uncorrected += count.Packets
-			}
-		}
-		sums[pair] = b
-	}
-	for _, b := range sums {
-		few := max(fewFail, b.corrected/failInNumber)
-		if b.lost > few {
-			t.Failing.Lost += b.lost
-		}
-		if b.uncorrected > few {
-			t.Failing.Uncorrected += b.uncorrected
 		}
 	}
 	return t

@@ -3,14 +3,13 @@
 package counters
 
 import (
+	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 	"testing"
 	"time"
 
 	"replypath/bpf"
-	"replypath/loader/pins"
 	"replypath/metrics"
 	"replypath/test/await"
 )
@@ -77,7 +76,12 @@ func TestNamed(t *testing.T) {
 		Pair: name, Moved: metrics.Sent{Packets: 8, Flows: 9}, Routed: metrics.Sent{Packets: 22, Flows: 24},
 		Reasons: map[string]uint64{"weak_host": 10, "link_down": 12},
 	}}, pairs.originated(names))
-	await.Same(t, "(-want +got)", []Unrecorded{{"eth0", 4, 47, 14}}, pairs.unrecorded(names))
+	unrecorded := pairs.Unrecorded(names, func(uint32) time.Duration { return time.Hour })
+	if len(unrecorded) != 1 || time.Since(unrecorded[0].Last) < time.Hour {
+		t.Fatalf("unrecorded: %+v", unrecorded)
+	}
+	unrecorded[0].Last = time.Time{}
+	await.Same(t, "(-want +got)", []Unrecorded{{"eth0", 4, 47, 14, time.Time{}}}, unrecorded)
 }
 
 // TestRightInterface: a reply by the interface of its flow, without a next hop, is not asymmetric.
@@ -112,53 +116,41 @@ func TestTotals(t *testing.T) {
 		pair(2, bpf.DatapathOutcomeOUTCOME_CORRECTED|bpf.DatapathOutcomeOUTCOME_ORIGINATED): packets(9),
 		pair(2, bpf.DatapathOutcomeOUTCOME_OBSERVE|bpf.DatapathOutcomeOUTCOME_ORIGINATED):   packets(10),
 	}.Totals()
-	want := Totals{Corrected: 7, WouldCorrect: 5, Lost: 13, Uncorrected: map[string]uint64{"mtu": 8}, Failing: Failing{Lost: 13, Uncorrected: 8}, Unrecorded: 2}
+	want := Totals{Corrected: 7, WouldCorrect: 5, Lost: 13, Uncorrected: map[string]uint64{"mtu": 8}}
 	await.Same(t, "(-want +got)", want, got)
 }
 
-// TestFewFail: pairs of which a few fail, or one in many, are no reason to worry, whatever others do. What goes as
-// routed as it was meant does not fail.
-func TestFewFail(t *testing.T) {
-	type packets struct {
-		corrected, lost, linkDown, mtu, bound uint64
-		want                                  Failing
+// TestWrong: what left wrongly is added up by interfaces and reason, whatever the protocol, with the time of the last packet. Those of
+// which a few are wrong, or one in many, are no reason to worry.
+func TestWrong(t *testing.T) {
+	pair := func(outcome bpf.DatapathOutcome, protocol uint8) bpf.DatapathPair {
+		return bpf.DatapathPair{From: 1, To: 2, Outcome: uint8(outcome), Protocol: protocol}
 	}
-	of := func(to uint16, p packets) Pairs {
-		pair := func(outcome bpf.DatapathOutcome) bpf.DatapathPair {
-			return bpf.DatapathPair{To: to, Outcome: uint8(outcome)}
+	since := func(tick uint32) time.Duration { return time.Duration(1000-tick) * time.Minute }
+	got := Pairs{
+		pair(bpf.DatapathOutcomeOUTCOME_ASYMMETRIC, 1):     {Flows: 3},
+		pair(bpf.DatapathOutcomeOUTCOME_CORRECTED, 1):      {Packets: 3000},
+		pair(bpf.DatapathOutcomeOUTCOME_CORRECTED, 2):      {Packets: 2000},
+		pair(bpf.DatapathOutcomeOUTCOME_MTU, 1):            {Packets: 2, Last: 940},
+		pair(bpf.DatapathOutcomeOUTCOME_MTU, 2):            {Packets: 4, Last: 999},
+		pair(bpf.DatapathOutcomeOUTCOME_LOST, 1):           {Packets: 1, Last: 999},
+		pair(bpf.DatapathOutcomeOUTCOME_LOST_LINK_DOWN, 1): {Packets: 4, Last: 940},
+	}.Wrong(map[uint16]string{1: "eth0", 2: "eth1"}, since)
+	slices.SortFunc(got, func(a, b Wrong) int { return cmp.Compare(a.Reason, b.Reason) })
+	for n := range got {
+		if age := time.Since(got[n].Last); age < 50*time.Second || age > 70*time.Second {
+			t.Errorf("%s: last %s ago", got[n].Reason, age)
 		}
-		return Pairs{
-			pair(bpf.DatapathOutcomeOUTCOME_CORRECTED):      {Packets: p.corrected},
-			pair(bpf.DatapathOutcomeOUTCOME_LOST):           {Packets: p.lost},
-			pair(bpf.DatapathOutcomeOUTCOME_LOST_LINK_DOWN): {Packets: p.linkDown},
-			pair(bpf.DatapathOutcomeOUTCOME_MTU):            {Packets: p.mtu},
-			pair(bpf.DatapathOutcomeOUTCOME_BOUND_DEVICE):   {Packets: p.bound},
-			pair(bpf.DatapathOutcomeOUTCOME_OBSERVE):        {Packets: p.bound},
+		got[n].Last = time.Time{}
+	}
+	want := []Wrong{{From: "eth0", To: "eth1", Reason: ReasonLost, Packets: 5, Corrected: 5000}, {From: "eth0", To: "eth1", Reason: "mtu", Packets: 6, Corrected: 5000}}
+	await.Same(t, "(-want +got)", want, got)
+	if !got[0].IsFew() || got[1].IsFew() {
+		t.Errorf("few: %v, %v", got[0].IsFew(), got[1].IsFew())
+	}
+	for _, w := range []Wrong{{Packets: 3}, {Packets: 1, Corrected: 253}, {Packets: 40, Corrected: 1e6}} {
+		if !w.IsFew() {
+			t.Errorf("not few: %+v", w)
 		}
 	}
-	for _, p := range []packets{
-		{}, {corrected: 253, lost: 1}, {lost: 3}, {lost: 2, linkDown: 2, want: Failing{Lost: 4}}, {corrected: 5000, lost: 5},
-		{corrected: 4999, lost: 5, want: Failing{Lost: 5}}, {corrected: 100, linkDown: 50, want: Failing{Lost: 50}},
-		{mtu: 3}, {bound: 1e6}, {mtu: 40, want: Failing{Uncorrected: 40}}, {corrected: 1e6, mtu: 40},
-	} {
-		pairs := of(2, p)
-		maps.Copy(pairs, of(3, packets{corrected: 1e9}))
-		await.Same(t, fmt.Sprintf("of %+v", p), p.want, pairs.Totals().Failing)
-	}
-}
-
-// TestFailingSince: what failed before a mark is over, and so are a few since.
-func TestFailingSince(t *testing.T) {
-	then := Totals{Lost: 200, Uncorrected: map[string]uint64{"mtu": 8, "bound_device": 50}, Failing: Failing{Lost: 190, Uncorrected: 8}}
-	at := time.Now()
-	mark := then.Mark(at, 7)
-	await.Same(t, "mark", pins.MarkRecord{At: at, Lost: 200, Uncorrected: 8, NotEntered: 7}, mark)
-	now := then
-	now.Uncorrected = map[string]uint64{"mtu": 8, "bound_device": 5000}
-	for lost, want := range map[uint64]Failing{200: {}, 203: {}, 204: {Lost: 4}, 1000: {Lost: 800}} {
-		now.Lost, now.Failing.Lost = lost, lost-10
-		want.Lost = min(want.Lost, now.Failing.Lost)
-		await.Same(t, fmt.Sprintf("of %d lost", lost), want, now.FailingSince(mark))
-	}
-	await.Same(t, "without a mark", then.Failing, then.FailingSince(pins.MarkRecord{}))
 }

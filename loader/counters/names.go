@@ -87,6 +87,19 @@ var uncorrectedReasons = map[bpf.DatapathOutcome]string{
 	bpf.DatapathOutcomeOUTCOME_UNNAMED_TUNNEL: "unnamed_tunnel",
 }
 
+// OutcomesOf are those for which such packets left wrongly.
+func OutcomesOf(reason string) (list []bpf.DatapathOutcome) {
+	for outcome, name := range uncorrectedReasons {
+		if name == reason {
+			list = append(list, outcome)
+		}
+	}
+	if reason == ReasonLost {
+		list = slices.Collect(maps.Keys(lostReasons))
+	}
+	return list
+}
+
 // UncorrectedReason is why a packet was not moved.
 func UncorrectedReason(outcome bpf.DatapathOutcome) string { return uncorrectedReasons[outcome] }
 

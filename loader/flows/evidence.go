@@ -40,6 +40,8 @@ type Recent struct {
 	Unanswered int        `json:"unanswered"` // somebody answers there, and nothing was seen leaving for 3 s
 	FirstAt    *time.Time `json:"first_at"`   // when the first of these began; nil: there are none
 	LastAt     *time.Time `json:"last_at"`    // when the last of them was heard
+	// Wrong is of how many of those Astray and Lost a reply left so Lately.
+	Wrong map[bpf.DatapathOutcome]int `json:"-"`
 }
 
 // All is how many requests there were.
@@ -49,6 +51,16 @@ func (r *Recent) All() int { return r.Right + r.Astray + r.Lost + r.Unanswered }
 func (r *Recent) Add(other *Recent) {
 	r.Right, r.Astray, r.Lost, r.Unanswered = r.Right+other.Right, r.Astray+other.Astray, r.Lost+other.Lost, r.Unanswered+other.Unanswered
 	r.note(other.FirstAt, other.LastAt)
+	for outcome, count := range other.Wrong {
+		r.wrong(outcome, count)
+	}
+}
+
+func (r *Recent) wrong(outcome bpf.DatapathOutcome, count int) {
+	if r.Wrong == nil {
+		r.Wrong = make(map[bpf.DatapathOutcome]int)
+	}
+	r.Wrong[outcome] += count
 }
 
 func (r *Recent) note(first, last *time.Time) {
@@ -147,11 +159,15 @@ func (g *Gathering) Add(f *bpf.DatapathFlow, in bpf.DatapathTable) {
 	default:
 		r.Astray++
 	}
+	left := g.clock.Since(f.Left)
+	if outcome > bpf.DatapathOutcomeOUTCOME_CORRECTED && left <= Lately {
+		r.wrong(outcome, 1)
+	}
 	if began < Window {
 		r.began[began/time.Second]++
 	}
 	if request.Protocol != unix.IPPROTO_TCP {
-		began = g.clock.Since(f.Left)
+		began = left
 	}
 	g.answer(request, began)
 }

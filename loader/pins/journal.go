@@ -62,9 +62,6 @@ type Journal struct {
 	// Trial is what the datapath is on until somebody confirms it; nil: for good.
 	Trial *TrialRecord `json:"trial,omitempty"`
 
-	// Marks are what had failed about an hour ago, and at the last full hour since then: the first is what is compared with.
-	Marks []MarkRecord `json:"marks,omitempty"`
-
 	Errors  []string          `json:"errors"`  // what could not be done and is tried again
 	Repairs map[string]uint64 `json:"repairs"` // by object: what was put back after others had changed it
 }
@@ -87,15 +84,6 @@ func (j *Journal) Clone() *Journal {
 	c.Sysctls = slices.Clone(j.Sysctls)
 	c.Qdiscs = slices.Clone(j.Qdiscs)
 	return &c
-}
-
-// MarkRecord is what had failed up to a moment.
-type MarkRecord struct {
-	At          time.Time `json:"at"`
-	Lost        uint64    `json:"lost"`        // packets
-	Uncorrected uint64    `json:"uncorrected"` // packets, without those that nobody wants to be corrected
-	NotEntered  uint64    `json:"not_entered"` // flows
-	Unrecorded  uint64    `json:"unrecorded"`  // packets
 }
 
 // TrialRecord is what takes a datapath on trial back.

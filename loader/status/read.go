@@ -327,13 +327,12 @@ func (r *reader) counted(s *Status) error {
 	if err != nil {
 		return err
 	}
-	totals, mark := pairs.Totals(), pins.MarkRecord{}
-	if len(r.journal.Marks) > 0 {
-		mark = r.journal.Marks[0]
+	clock, err := datapath.ReadClock(r.pinDir)
+	if err != nil {
+		return err
 	}
-	totals.Failing = totals.FailingSince(mark)
-	totals.Unrecorded -= min(mark.Unrecorded, totals.Unrecorded)
-	s.Counted = Counted{Totals: totals, NotEntered: notEntered - min(mark.NotEntered, notEntered)}
+	names := r.names(s.Interfaces)
+	s.Counted = Counted{Totals: pairs.Totals(), Wrong: pairs.Wrong(names, clock.Since), Unrecorded: pairs.Unrecorded(names, clock.Since), NotEntered: notEntered}
 	if !r.journal.Began.IsZero() {
 		s.Counted.Since = &r.journal.Began
 	}

@@ -90,9 +90,11 @@ func (i *Interface) Catches() bool { return i.Role == RoleCatches }
 
 // Counted is what became of the replies that the kernel would send by another way, in packets.
 type Counted struct {
-	Since           *time.Time `json:"since"` // nil: not known
-	counters.Totals            // Failing is what failed of late
-	NotEntered      uint64     `json:"-"` // of late: flows that found no place in a table
+	Since *time.Time `json:"since"` // nil: not known
+	counters.Totals
+	Wrong      []counters.Wrong      `json:"-"` // what left wrongly, by interfaces
+	Unrecorded []counters.Unrecorded `json:"-"` // requests by protocols that are not recorded
+	NotEntered uint64                `json:"-"` // flows that found no place in a table
 }
 
 // Served is a network whose addresses this host serves although no interface has them.

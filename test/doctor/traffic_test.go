@@ -262,7 +262,7 @@ func TestObservedWrongWay(t *testing.T) {
 		p.Expect(0, "flows", "flush") // of the other family
 		onlyOne(t, p.Doctor(0), "wrong-way", "", "ok")
 		talks(t, n, f, false)
-		found := onlyOne(t, p.Doctor(0), "wrong-way", "eth1", "note", "replies of eth1 leave by eth0: ", "live flows", "packets in all, reason observe", "completed so")
+		found := onlyOne(t, p.Doctor(0), "wrong-way", "eth1", "note", "replies of eth1 leave by eth0: ", "live flows", "packets in all, the last at ", "reason observe", "completed so")
 		fix := product.OrEmpty(found.Fix)
 		if want := "replypath mode enforce --pin-dir " + p.PinDir + "  # until the next start: leave --observe out then"; fix != want {
 			t.Errorf("fix %q, not %q", fix, want)

@@ -47,35 +47,41 @@ func OwnAddresses(h *snapshot.Host) []finding.Finding {
 // listRouting is the command that shows every route and rule.
 const listRouting = "ip route show table all; ip -6 route show table all; ip rule show; ip -6 rule show"
 
-// WrongWays finds replies that leave by another interface than their questions came in by, now.
+// WrongWays finds replies that leave by another interface than their questions came in by, or did a while ago.
 func WrongWays(h *snapshot.Host) []finding.Finding {
-	isTold := false
-	found := finding.Each(h.WrongWays, func(w *snapshot.WrongWay) finding.Finding {
-		if w.Reason == snapshot.ReasonTunnel {
-			return finding.None
-		}
-		if isToldElsewhere(h, w) {
-			isTold = true
+	return finding.Each(h.WrongWays, func(w *snapshot.WrongWay) finding.Finding {
+		if w.Reason == snapshot.ReasonTunnel || isToldElsewhere(h, w) {
 			return finding.None
 		}
 		text := fmt.Sprintf("replies of %s leave by %s: %s, reason %s", w.To, cmp.Or(w.From, discover.OwnDevice), figures(w), w.Reason)
 		if w.From == w.To {
 			text = fmt.Sprintf("replies of %s leave there to another next hop: %s, reason %s", w.To, figures(w), w.Reason)
 		}
+		if w.Over {
+			return counted(h, w, over(h, w))
+		}
 		return counted(h, w, wrongWay(h, w, text))
 	})
-	if len(found) == 0 && !isTold {
-		return failing(h)
-	}
-	return found
 }
 
-// counted notes the packets since counting began, or else how many there are now.
-func counted(h *snapshot.Host, w *snapshot.WrongWay, f finding.Finding) finding.Finding {
-	if w.Packets > 0 && h.Status != nil {
-		return f.Shown(w.Packets, h.Status.Counted.Since)
+// over tells of what was wrong and is no more.
+func over(h *snapshot.Host, w *snapshot.WrongWay) finding.Finding {
+	text := fmt.Sprintf("%s of %s went by %s", finding.Counted(w.Packets, "reply", "replies"), w.To, cmp.Or(w.From, discover.OwnDevice))
+	if w.Reason == snapshot.ReasonLost {
+		text = fmt.Sprintf("%s moved to %s never left there", finding.Counted(w.Packets, "reply", "replies"), w.To)
 	}
-	return f.Shown(cmp.Or(w.Packets, w.Grown, uint64(w.Flows)), nil)
+	return finding.Seen(finding.Note, w.To, fmt.Sprintf("%s, last at %s, %s; none since", text, finding.Moment(w.Last, time.Now()), w.Reason),
+		finding.Explained(remedy.Command(&h.State, "replypath trace --count 10"), "what becomes of each"))
+}
+
+// counted notes the packets since counting began, with the time of the last one, or else how many flows there are now.
+func counted(h *snapshot.Host, w *snapshot.WrongWay, f finding.Finding) finding.Finding {
+	if w.Packets == 0 || h.Status == nil {
+		return f.Shown(uint64(w.Flows), nil)
+	}
+	f = f.Shown(w.Packets, h.Status.Counted.Since)
+	f.Evidence.Until = w.Last
+	return f
 }
 
 // Unanswered finds requests that got no answer.
@@ -134,17 +140,20 @@ func unnamedTunnel(h *snapshot.Host, severity finding.Severity, name, found, ins
 	return finding.Seen(severity, name, found+" as routed. If these belong there, "+remedy.ConfigureInterface(h, name, ""), inspect)
 }
 
+// unrecordedAge is how long it is told of what is not recorded.
+const unrecordedAge = time.Hour
+
 // UnrecordedProtocols tells of tunnels and IPsec by which this host was asked over another interface than that of the default
 // route, by which what is not recorded leaves.
 func UnrecordedProtocols(h *snapshot.Host) []finding.Finding {
-	if h.Status != nil && h.Status.Counted.Unrecorded == 0 {
-		return nil // of late
+	if h.Status == nil {
+		return nil
 	}
 	isTold := make(map[counters.Unrecorded]bool)
-	return finding.Each(h.Unrecorded, func(u *counters.Unrecorded) finding.Finding {
+	return finding.Each(h.Status.Counted.Unrecorded, func(u *counters.Unrecorded) finding.Finding {
 		i, best := h.Named(u.Interface), h.BestDefault(map[uint8]int{4: unix.AF_INET, 6: unix.AF_INET6}[u.Family])
 		once := counters.Unrecorded{Interface: u.Interface, Protocol: u.Protocol}
-		if i == nil || best != nil && best.Device == i.Index || slices.Contains(h.Config.Protocols, u.Protocol) || isTold[once] {
+		if i == nil || best != nil && best.Device == i.Index || slices.Contains(h.Config.Protocols, u.Protocol) || isTold[once] || time.Since(u.Last) > unrecordedAge {
 			return finding.None
 		}
 		isTold[once] = true
@@ -154,7 +163,7 @@ func UnrecordedProtocols(h *snapshot.Host) []finding.Finding {
 		}
 		f := finding.Problem(finding.Note, i.Name, fmt.Sprintf("%s brings protocol %d (%s), which is not recorded: its replies leave as routed", i.Name, u.Protocol, word),
 			remedy.Configure(&h.State, fmt.Sprintf("add %s to protocols: [%s]", word, strings.Join(listed, ", "))))
-		return counted(h, &snapshot.WrongWay{Packets: u.Packets}, f)
+		return counted(h, &snapshot.WrongWay{Packets: u.Packets, Last: u.Last}, f)
 	})
 }
 
@@ -168,14 +177,11 @@ func ofInterface(name string) string {
 // figures tells how much it is.
 func figures(w *snapshot.WrongWay) string {
 	var words []string
-	if w.Grown > 0 {
-		words = append(words, fmt.Sprintf("%s within %.1f s", packets(w.Grown), w.Took.Seconds()))
-	}
 	if w.Flows > 0 {
 		words = append(words, finding.Counted(w.Flows, "live flow", "live flows"))
 	}
 	if w.Packets > 0 {
-		words = append(words, packets(w.Packets)+" in all")
+		words = append(words, packets(w.Packets)+" in all, the last at "+finding.Moment(w.Last, time.Now()))
 	}
 	return strings.Join(words, ", ")
 }
@@ -230,7 +236,7 @@ func DownInterfaces(h *snapshot.Host) []finding.Finding {
 		severity, text := finding.Warning, i.Name+" is down: replies to what arrives there cannot leave by it"
 		recorded := 0
 		for n := range h.Flows {
-			if f := &h.Flows[n]; f.Interface != nil && *f.Interface == i.Name {
+			if f := &h.Flows[n]; f.Interface != nil && *f.Interface == i.Name && !f.Closing {
 				recorded++
 			}
 		}
@@ -296,36 +302,20 @@ func FullTables(h *snapshot.Host) []finding.Finding {
 	if h.Status == nil {
 		return nil
 	}
+	isFull := false
 	found := finding.Each(h.Status.Flows.Tables, func(t *flows.TableUsage) finding.Finding {
 		if t.Capacity == 0 || t.Lasting*100 < t.Capacity*nearlyFull {
 			return finding.None
 		}
+		isFull = true
 		return finding.Problem(finding.Warning, "", fmt.Sprintf("flow table %s is nearly full: %d of %d flows", t.Name, t.Lasting, t.Capacity),
 			remedy.Configure(&h.State, largerTable)).
 			About(t.Name).Shown(t.Lasting, nil)
 	})
-	if n := h.Status.Counted.NotEntered; n > 0 {
+	if n := h.Status.Counted.NotEntered; n > 0 && isFull {
 		found = append(found, finding.Problem(finding.Error, "", fmt.Sprintf("flows were not recorded: %d found no place in a table", n),
 			remedy.Configure(&h.State, largerTable)).
 			Shown(n, h.Status.Counted.Since))
-	}
-	return found
-}
-
-// failing is what became of replies of late, where nothing was seen to go wrong just now.
-func failing(h *snapshot.Host) (found []finding.Finding) {
-	if h.Status == nil {
-		return nil
-	}
-	trace := finding.Explained(remedy.Command(&h.State, "replypath trace --count 10"), "what becomes of each")
-	c := &h.Status.Counted
-	if n := c.Failing.Lost; n > 0 {
-		found = append(found, finding.Seen(finding.Warning, "", fmt.Sprintf("replies were lost: %s moved and never seen leaving", packets(n)), trace).
-			Shown(n, c.Since))
-	}
-	if n := c.Failing.Uncorrected; n > 0 {
-		found = append(found, finding.Seen(finding.Warning, "", fmt.Sprintf("replies not corrected: %s left as routed", packets(n)), trace).
-			Shown(n, c.Since))
 	}
 	return found
 }

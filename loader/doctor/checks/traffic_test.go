@@ -50,26 +50,29 @@ func TestUnnamedTunnels(t *testing.T) {
 // TestUnrecordedProtocols: each is told once, of interfaces by which what is not recorded does not leave anyway.
 func TestUnrecordedProtocols(t *testing.T) {
 	came := func(list ...counters.Unrecorded) func(*snapshot.Host) {
-		return func(h *snapshot.Host) { h.Unrecorded = list }
+		return func(h *snapshot.Host) { h.Status = &status.Status{Counted: status.Counted{Unrecorded: list}} }
 	}
-	gre := counters.Unrecorded{Interface: "eth1", Family: 4, Protocol: 47, Packets: 12}
-	gre6, byDefault, gone := gre, gre, gre
-	gre6.Family, byDefault.Interface, gone.Interface = 6, "eth0", "eth9"
+	gre := counters.Unrecorded{Interface: "eth1", Family: 4, Protocol: 47, Packets: 12, Last: time.Now()}
+	gre6, byDefault, gone, past := gre, gre, gre, gre
+	gre6.Family, byDefault.Interface, gone.Interface, past.Last = 6, "eth0", "eth9", time.Now().Add(-2*time.Hour)
 	testhost.Check(t, UnrecordedProtocols, []testhost.Wants{
 		{"none", nil, nil},
-		{"gre and esp", came(gre, gre6, byDefault, gone, counters.Unrecorded{Interface: "eth1", Family: 6, Protocol: 50, Packets: 1}), []string{
+		{"gre and esp", came(gre, gre6, byDefault, gone, counters.Unrecorded{Interface: "eth1", Family: 6, Protocol: 50, Packets: 1, Last: time.Now()}), []string{
 			"note eth1: eth1 brings protocol 47 (gre), which is not recorded: its replies leave as routed" +
 				" => add gre to protocols: [tcp, udp, icmp, icmpv6, sctp] in /etc/replypath/replypath.yaml, then systemctl reload replypath",
 			"note eth1: eth1 brings protocol 50 (esp), which is not recorded: its replies leave as routed" +
 				" => add esp to protocols: [tcp, udp, icmp, icmpv6, sctp] in /etc/replypath/replypath.yaml, then systemctl reload replypath"}},
-		{"of long ago", func(h *snapshot.Host) { came(gre)(h); h.Status = new(status.Status) }, nil},
+		{"of long ago", came(past), nil},
 		{"listed by now", func(h *snapshot.Host) { came(gre)(h); h.Config.Protocols = append(h.Config.Protocols, 47) }, nil},
 	})
 }
 
+// noon is when something was seen.
+var noon = time.Date(2026, time.March, 1, 12, 0, 0, 0, time.Local)
+
 func TestWrongWays(t *testing.T) {
-	observed := snapshot.WrongWay{From: "eth0", To: "eth1", Reason: snapshot.ReasonObserve, Packets: 12, Grown: 3, Took: time.Second, Flows: 2}
-	const found = "warning eth1: replies of eth1 leave by eth0: 3 packets within 1.0 s, 2 live flows, 12 packets in all, reason observe: replypath only observes there => "
+	observed := snapshot.WrongWay{From: "eth0", To: "eth1", Reason: snapshot.ReasonObserve, Packets: 12, Last: noon, Flows: 2}
+	const found = "warning eth1: replies of eth1 leave by eth0: 2 live flows, 12 packets in all, the last at 2026-03-01, reason observe: replypath only observes there => "
 	const enforce = "replypath mode enforce"
 	testhost.Check(t, WrongWays, []testhost.Wants{
 		{"none", nil, nil},
@@ -88,14 +91,14 @@ func TestWrongWays(t *testing.T) {
 			h.PinDir = "/sys/fs/bpf/x"
 			testhost.InForce(testhost.Flags)(h)
 		}, []string{found + enforce + " --pin-dir /sys/fs/bpf/x  # until the next start: leave --observe out then"}},
-		{"down", testhost.Wrong(snapshot.WrongWay{From: "eth0", To: "eth1", Reason: snapshot.ReasonLinkDown, Packets: 5, Grown: 5, Took: time.Second}), []string{
-			"error eth1: replies of eth1 leave by eth0: 5 packets within 1.0 s, 5 packets in all, reason link_down: eth1 is down or gone" +
+		{"down", testhost.Wrong(snapshot.WrongWay{From: "eth0", To: "eth1", Reason: snapshot.ReasonLinkDown, Packets: 5, Last: noon}), []string{
+			"error eth1: replies of eth1 leave by eth0: 5 packets in all, the last at 2026-03-01, reason link_down: eth1 is down or gone" +
 				" ?? ip -details link show dev eth1  # bring it up, or its cable"}},
-		{"by no interface, without a next hop", testhost.Wrong(snapshot.WrongWay{To: "eth1", Reason: "no_next_hop", Packets: 5, Flows: 1}), []string{
-			"error eth1: replies of eth1 leave by replypath0: 1 live flow, 5 packets in all, reason no_next_hop: no mac of a next hop is known there" +
+		{"by no interface, without a next hop", testhost.Wrong(snapshot.WrongWay{To: "eth1", Reason: "no_next_hop", Packets: 5, Last: noon, Flows: 1}), []string{
+			"error eth1: replies of eth1 leave by replypath0: 1 live flow, 5 packets in all, the last at 2026-03-01, reason no_next_hop: no mac of a next hop is known there" +
 				" ?? ip neigh show dev eth1  # name the one that has to get the replies under gateways"}},
-		{"to another next hop", testhost.Wrong(snapshot.WrongWay{From: "eth1", To: "eth1", Reason: "rewrite_failed", Packets: 5, Grown: 1, Took: time.Second}), []string{
-			"error eth1: replies of eth1 leave there to another next hop: 1 packet within 1.0 s, 5 packets in all, reason rewrite_failed" +
+		{"to another next hop", testhost.Wrong(snapshot.WrongWay{From: "eth1", To: "eth1", Reason: "rewrite_failed", Packets: 5, Last: noon}), []string{
+			"error eth1: replies of eth1 leave there to another next hop: 5 packets in all, the last at 2026-03-01, reason rewrite_failed" +
 				" ?? replypath trace --count 10  # what becomes of each"}},
 		{"too large", testhost.Wrong(snapshot.WrongWay{From: "eth0", To: "eth1", Reason: "mtu", Flows: 1}), []string{
 			"warning eth1: replies of eth1 leave by eth0: 1 live flow, reason mtu: they are larger than its mtu ?? ip -details link show dev eth1  # its mtu and that of eth0"}},
@@ -111,8 +114,8 @@ func TestWrongWays(t *testing.T) {
 		{"by an interface without programs", testhost.Wrong(snapshot.WrongWay{From: "tun9", To: "eth1", Reason: snapshot.ReasonNotManaged, Flows: 2}), []string{
 			"error eth1: replies of eth1 leave by tun9: 2 live flows, reason not_managed: replypath is not attached there" +
 				" => set interfaces: [{name: eth0}, {name: eth1}, {name: tun9}] in /etc/replypath/replypath.yaml, then systemctl reload replypath"}},
-		{"lost", testhost.Wrong(snapshot.WrongWay{From: "eth0", To: "eth1", Reason: snapshot.ReasonLost, Grown: 9, Took: time.Second}), []string{
-			"error eth1: replies of eth1 that the kernel would send by eth0 are handed to eth1 and not seen leaving there: 9 packets within 1.0 s" +
+		{"lost", testhost.Wrong(snapshot.WrongWay{From: "eth0", To: "eth1", Reason: snapshot.ReasonLost, Packets: 9, Last: noon}), []string{
+			"error eth1: replies of eth1 that the kernel would send by eth0 are handed to eth1 and not seen leaving there: 9 packets in all, the last at 2026-03-01" +
 				" ?? tc -s qdisc show dev eth1  # what is dropped there"}},
 	})
 
@@ -139,7 +142,7 @@ func TestDownInterfaces(t *testing.T) {
 		{"down", down, []string{"warning eth1: eth1 is down: replies to what arrives there cannot leave by it" + look}},
 		{"in use", func(h *snapshot.Host) {
 			down(h)
-			h.Flows = []flows.Flow{{Interface: new("eth1")}, {Interface: new("eth0")}, {}}
+			h.Flows = []flows.Flow{{Interface: new("eth1")}, {Interface: new("eth0")}, {}, {Interface: new("eth1"), Closing: true}}
 		},
 			[]string{"error eth1: eth1 is down: replies of its recorded flows go as routed, or nowhere" + look}},
 	})
@@ -191,41 +194,37 @@ func TestFullTables(t *testing.T) {
 			s.Flows.Tables = []flows.TableUsage{{Name: "half_open", Flows: 89, Lasting: 89, Capacity: 100},
 				{Name: "established", Flows: 120, Lasting: 90, Capacity: 100}, {Name: "connectionless", Flows: 120, Capacity: 100}, {Name: "none"}}
 		}), []string{"warning: flow table established is nearly full: 90 of 100 flows" + larger}},
-		{"no place", testhost.Does(func(s *status.Status) { s.Counted.NotEntered = 3 }),
-			[]string{"error: flows were not recorded: 3 found no place in a table" + larger}},
+		{"no place", testhost.Does(func(s *status.Status) {
+			s.Counted.NotEntered, s.Flows.Tables = 3, []flows.TableUsage{{Name: "established", Flows: 90, Lasting: 90, Capacity: 100}}
+		}), []string{"warning: flow table established is nearly full: 90 of 100 flows" + larger, "error: flows were not recorded: 3 found no place in a table" + larger}},
+		{"no place, once", testhost.Does(func(s *status.Status) { s.Counted.NotEntered = 3 }), nil},
 	})
 }
 
-func TestFailing(t *testing.T) {
+// TestOver: what was wrong and is no more is worth knowing; what other checks tell is not told twice.
+func TestOver(t *testing.T) {
 	const look = " ?? replypath trace --count 10  # what becomes of each"
-	counted := func(c status.Counted) func(*snapshot.Host) {
-		return testhost.Does(func(s *status.Status) { s.Counted = c })
-	}
+	gone := snapshot.WrongWay{From: "eth0", To: "eth1", Reason: "no_next_hop", Packets: 28, Last: noon, Over: true}
+	lost, down, missing := gone, gone, gone
+	lost.Reason = snapshot.ReasonLost
+	down.Reason, down.Over = snapshot.ReasonLinkDown, false
+	missing.To, missing.Reason, missing.Over = "eth9", snapshot.ReasonLinkDown, false
 	testhost.Check(t, WrongWays, []testhost.Wants{
-		{"nothing is pinned", nil, nil},
-		{"lost", counted(status.Counted{Totals: counters.Totals{Failing: counters.Failing{Lost: 9}}}),
-			[]string{"warning: replies were lost: 9 packets moved and never seen leaving" + look}},
-		{"as routed", counted(status.Counted{Totals: counters.Totals{Failing: counters.Failing{Uncorrected: 40}}}),
-			[]string{"warning: replies not corrected: 40 packets left as routed" + look}},
-		{"seen now as well", func(h *snapshot.Host) {
-			counted(status.Counted{Totals: counters.Totals{Failing: counters.Failing{Lost: 9}}})(h)
-			h.WrongWays = []snapshot.WrongWay{{From: "eth0", To: "eth1", Reason: snapshot.ReasonLinkDown, Grown: 4}}
-		}, []string{"error eth1: replies of eth1 leave by eth0: 4 packets within 0.0 s, reason link_down: eth1 is down or gone" +
-			" ?? ip -details link show dev eth1  # bring it up, or its cable"}},
-		{"link says so", func(h *snapshot.Host) {
-			counted(status.Counted{Totals: counters.Totals{Failing: counters.Failing{Uncorrected: 40}}})(h)
-			h.Interfaces[1].Up = false
-			h.WrongWays = []snapshot.WrongWay{{From: "eth0", To: "eth1", Reason: snapshot.ReasonLinkDown, Grown: 4}}
-		}, nil},
-		{"missing-interface says so", func(h *snapshot.Host) {
-			testhost.Naming("eth9")(h)
-			h.WrongWays = []snapshot.WrongWay{{From: "eth0", To: "eth9", Reason: snapshot.ReasonLinkDown, Grown: 4}}
-		}, nil},
+		{"as routed", testhost.Wrong(gone), []string{"note eth1: 28 replies of eth1 went by eth0, last at 2026-03-01, no_next_hop; none since" + look}},
+		{"lost", testhost.Wrong(lost), []string{"note eth1: 28 replies moved to eth1 never left there, last at 2026-03-01, lost; none since" + look}},
+		{"link says so", func(h *snapshot.Host) { testhost.Wrong(down)(h); h.Interfaces[1].Up = false }, nil},
+		{"missing-interface says so", func(h *snapshot.Host) { testhost.Wrong(missing)(h); testhost.Naming("eth9")(h) }, nil},
 		{"addresses says so", func(h *snapshot.Host) {
 			h.OwnWays = []snapshot.OwnWay{{On: "eth1", Refused: true}}
 			h.WrongWays = []snapshot.WrongWay{{From: "refused", To: "eth1", Reason: snapshot.ReasonNoRoute, Flows: 4}}
 		}, nil},
 	})
+	h := testhost.New()
+	testhost.Wrong(gone)(h)
+	testhost.Does(func(s *status.Status) { s.Counted.Since = new(noon.Add(-time.Hour)) })(h)
+	if e := WrongWays(h)[0].Evidence; e == nil || e.Count != 28 || !e.Until.Equal(noon) || !e.Since.Equal(noon.Add(-time.Hour)) {
+		t.Errorf("evidence %+v", e)
+	}
 }
 
 func TestWithoutGateway(t *testing.T) {

@@ -80,7 +80,6 @@ func (g *gatherer) parts() []part {
 	return []part{
 		{snapshot.PartPins, root, g.pinned},
 		{"", "", g.configuration},
-		{snapshot.PartTraffic, bpf, g.firstSample},
 		{"", "", g.interfaces},
 		{"", "", g.start},
 		{"", "", func() error { return devices(g.netlink, g.links, h) }},

@@ -3,18 +3,18 @@
 package gather
 
 import (
-	"maps"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
+	"replypath/bpf"
 	"replypath/loader/config"
+	"replypath/loader/counters"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
 	"replypath/loader/pins"
 	"replypath/loader/status"
-	"replypath/metrics"
 	"replypath/test/await"
 	"replypath/test/testhost"
 )
@@ -89,43 +89,46 @@ func TestConfigurationExamined(t *testing.T) {
 	}
 }
 
-// TestGrown: of what is lost a few packets are none, unless nothing else leaves, and what stays as it was is not told, but for
-// tunnels.
-func TestGrown(t *testing.T) {
-	lost, mtu, tunnel := way{"eth0", "eth1", snapshot.ReasonLost}, way{"eth0", "eth1", "mtu"}, way{"eth0", "tun0", snapshot.ReasonTunnel}
+// TestWrongWays: what left wrongly lately, and whose flows still do, is so now; what ended, or has its cause removed, is over; a few
+// packets are none, and what was meant once and is over is nothing, but for tunnels.
+func TestWrongWays(t *testing.T) {
+	const now, past, ancient = time.Minute, time.Hour, 25 * time.Hour
+	wrong := func(reason string, packets uint64, ago time.Duration) counters.Wrong {
+		return counters.Wrong{From: "eth0", To: "eth1", Reason: reason, Packets: packets, Last: time.Now().Add(-ago)}
+	}
 	for _, test := range []struct {
 		name    string
-		was, is map[way]uint64
-		want    map[way]uint64
+		wrong   counters.Wrong
+		still   bpf.DatapathOutcome // of a flow
+		observe bool
+		down    bool
+		is      string // "now", "over", or nothing
 	}{
-		{"nothing", map[way]uint64{lost: 9, mtu: 9}, map[way]uint64{lost: 9, mtu: 9}, nil},
-		{"a few", map[way]uint64{lost: 9}, map[way]uint64{lost: 12}, nil},
-		{"more", map[way]uint64{lost: 9, mtu: 1}, map[way]uint64{lost: 13, mtu: 2}, map[way]uint64{lost: 4, mtu: 1}},
-		{"the first", nil, map[way]uint64{lost: 4}, map[way]uint64{lost: 4}},
-		{"a tunnel", map[way]uint64{tunnel: 7}, map[way]uint64{tunnel: 7}, map[way]uint64{tunnel: 0}},
+		{"lately", wrong("mtu", 9, now), bpf.DatapathOutcomeOUTCOME_MTU, false, false, "now"},
+		{"lately, and right by now", wrong("mtu", 9, now), 0, false, false, "over"},
+		{"of another reason by now", wrong("mtu", 9, now), bpf.DatapathOutcomeOUTCOME_NO_NEXT_HOP, false, false, "over"},
+		{"lost", wrong(snapshot.ReasonLost, 9, now), bpf.DatapathOutcomeOUTCOME_LOST_LINK_DOWN, false, false, "now"},
+		{"a few", wrong("mtu", 3, now), bpf.DatapathOutcomeOUTCOME_MTU, false, false, ""},
+		{"an hour ago", wrong("mtu", 9, past), 0, false, false, "over"},
+		{"long ago", wrong("mtu", 9, ancient), 0, false, false, ""},
+		{"observed", wrong(snapshot.ReasonObserve, 1, now), 0, true, false, "now"},
+		{"observed until now", wrong(snapshot.ReasonObserve, 99, now), 0, false, false, ""},
+		{"down", wrong(snapshot.ReasonLinkDown, 9, now), bpf.DatapathOutcomeOUTCOME_LINK_DOWN, false, true, "now"},
+		{"up again", wrong(snapshot.ReasonLinkDown, 9, now), bpf.DatapathOutcomeOUTCOME_LINK_DOWN, false, false, "over"},
+		{"a tunnel", wrong(snapshot.ReasonTunnel, 1, past), 0, false, false, "over"},
 	} {
-		if got := grown(&sample{uncorrected: test.was}, &sample{uncorrected: test.is}, false); !maps.Equal(got, test.want) {
-			t.Errorf("%s: %v, not %v", test.name, got, test.want)
+		h := testhost.New()
+		h.Enforcing, h.Interfaces[1].Up = map[int]bool{testhost.Eth1: !test.observe}, !test.down
+		h.Status = &status.Status{
+			Counted:    status.Counted{Wrong: []counters.Wrong{test.wrong}},
+			Interfaces: []status.Interface{{Name: "eth1", Recent: flows.Recent{Wrong: map[bpf.DatapathOutcome]int{test.still: 1}}}},
 		}
-	}
-	one, pair := &sample{uncorrected: map[way]uint64{lost: 1}}, way{from: "eth0", to: "eth1"}
-	if got := grown(new(sample), one, true); got[lost] != 1 {
-		t.Errorf("where nothing leaves: %v", got)
-	}
-	one.corrected = map[way]uint64{pair: 9}
-	if got := grown(new(sample), one, true); len(got) > 0 {
-		t.Errorf("where others leave: %v", got)
-	}
-}
-
-// TestLostIsCounted: what was moved and never seen leaving is told apart from what went as routed.
-func TestLostIsCounted(t *testing.T) {
-	traffic, pair := new(status.Traffic), metrics.Pair{From: "eth0", To: "eth1"}
-	traffic.Uncorrected = []metrics.Uncorrected{{Pair: pair, Reason: "mtu", Packets: 2}, {Pair: pair, Reason: "link_down"}}
-	traffic.Lost = []metrics.Uncorrected{{Pair: pair, Reason: "unseen", Packets: 3}, {Pair: pair, Reason: "link_down", Packets: 4}}
-	want := map[way]uint64{{"eth0", "eth1", "mtu"}: 2, {"eth0", "eth1", snapshot.ReasonLost}: 7}
-	if got := newSample(time.Time{}, traffic).uncorrected; !maps.Equal(got, want) {
-		t.Errorf("%v, not %v", got, want)
+		await.Must(t, (&gatherer{host: h}).wrongWays())
+		is := ""
+		for _, w := range h.WrongWays {
+			is = map[bool]string{false: "now", true: "over"}[w.Over]
+		}
+		await.Same(t, test.name, test.is, is)
 	}
 }
 
@@ -147,7 +150,6 @@ func TestReasonOfFlow(t *testing.T) {
 		want string
 	}{
 		{"observed", config.ModeObserve, false, asymmetric(7, 70), "eth0", snapshot.ReasonObserve},
-		{"enforced, up", config.ModeEnforce, false, asymmetric(0, 1), "eth0", "mtu"},
 		{"enforced, down", config.ModeEnforce, true, asymmetric(0, 1), "eth0", snapshot.ReasonLinkDown},
 		{"enforced and corrected", config.ModeEnforce, true, asymmetric(1, 1), "eth0", ""},
 		{"enforced, of long ago", config.ModeEnforce, true, asymmetric(0, 70), "eth0", ""},

@@ -3,12 +3,9 @@
 package gather
 
 import (
-	"time"
-
 	"github.com/vishvananda/netlink"
 
 	"replypath/loader/config"
-	"replypath/loader/counters"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/pins"
 )
@@ -20,8 +17,7 @@ type Options struct {
 	Config *config.Config
 	// ConfigPath is the file of Config, to be named where a change of it is proposed.
 	ConfigPath string
-	// Quiet: nobody is asked anything, and nothing is waited for but a moment where replies failed of late. Gateways are known by their last
-	// answers.
+	// Quiet: nobody is asked anything, and nothing is waited for. Gateways are known by their last answers.
 	Quiet bool
 }
 
@@ -31,14 +27,5 @@ type gatherer struct {
 	netlink *netlink.Handle
 	links   []netlink.Link
 	journal *pins.Journal // nil: none, or it may not be read
-	sampled *sample       // what had been counted when the snapshot began
 	host    *snapshot.Host
-}
-
-// sample is what had been counted at a moment, in packets.
-type sample struct {
-	at          time.Time
-	uncorrected map[way]uint64 // or lost
-	corrected   map[way]uint64 // without a reason
-	unrecorded  []counters.Unrecorded
 }

@@ -4,113 +4,54 @@ package gather
 
 import (
 	"cmp"
-	"errors"
 	"slices"
 	"time"
 
+	"replypath/bpf"
 	"replypath/loader/counters"
-	"replypath/loader/datapath"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
-	"replypath/loader/pins"
-	"replypath/loader/status"
 )
 
 const (
-	// sampleTime is how long counters are watched where some of them tell of wrong ways.
-	sampleTime = time.Second
-	// fewLost is what an interface may lose that goes down, or programs that come and go.
-	fewLost = 3
 	// mostAsked bounds the flows that the kernel is asked about.
 	mostAsked = 1024
 	// justSeen is the age in seconds of a frame that is answered now.
 	justSeen = 10
+	// longOver is the age of what nobody needs to be told of.
+	longOver = 24 * time.Hour
 )
 
 // way is what wrong ways are told apart by.
 type way struct{ from, to, reason string }
 
-// firstSample reads the counters for the first time.
-func (g *gatherer) firstSample() (err error) {
-	if g.journal == nil {
-		return nil
-	}
-	g.sampled, err = g.sample()
-	return err
-}
-
-// sample returns nil where the datapath has gone meanwhile.
-func (g *gatherer) sample() (*sample, error) {
-	at := time.Now()
-	pinned, err := datapath.OpenMaps(g.PinDir)
-	var traffic *status.Traffic
-	if err == nil {
-		traffic, err = status.ReadTraffic(g.PinDir, pinned)
-		err = errors.Join(err, pinned.Close())
-	}
-	switch {
-	case errors.Is(err, pins.ErrNone):
-		return nil, nil
-	case err != nil:
-		return nil, err
-	}
-	return newSample(at, traffic), nil
-}
-
-// newSample adds up what was counted for the families and protocols of each pair of interfaces.
-func newSample(at time.Time, traffic *status.Traffic) *sample {
-	s := &sample{at, map[way]uint64{}, map[way]uint64{}, traffic.Unrecorded}
-	for _, p := range traffic.Pairs {
-		s.corrected[way{from: p.From, to: p.To}] += p.CorrectedPackets
-	}
-	for _, u := range traffic.Uncorrected {
-		if u.Packets > 0 {
-			s.uncorrected[way{u.From, u.To, u.Reason}] += u.Packets
-		}
-	}
-	for _, l := range traffic.Lost {
-		if l.Packets > 0 {
-			s.uncorrected[way{l.From, l.To, snapshot.ReasonLost}] += l.Packets
-		}
-	}
-	return s
-}
-
-// wrongWays compares what is counted now with the first sample, and asks where the kernel would send the
-// answers of flows that are alive. What was counted long ago tells nothing about now.
+// wrongWays tells what left wrongly, by what the programs counted and when, and asks where the kernel would send the answers of
+// flows that are alive.
 func (g *gatherer) wrongWays() error {
-	before := g.sampled
-	if before == nil {
+	if g.host.Status == nil {
 		return nil
 	}
-	after := before
-	if fails := g.failing() != (counters.Failing{}); fails || !g.Quiet {
-		if fails || len(before.uncorrected) > 0 {
-			time.Sleep(time.Until(before.at.Add(sampleTime)))
+	found, now := map[way]*snapshot.WrongWay{}, map[way]uint64{}
+	for _, w := range g.host.Status.Counted.Wrong {
+		over, isTold := g.isOver(&w), time.Since(w.Last) < longOver && (!w.IsFew() || w.IsMeant())
+		if !isTold || over && w.IsMeant() && w.Reason != snapshot.ReasonTunnel {
+			continue
 		}
-		var err error
-		if after, err = g.sample(); err != nil || after == nil {
-			return err
+		found[way{w.From, w.To, w.Reason}] = &snapshot.WrongWay{From: w.From, To: w.To, Reason: w.Reason, Packets: w.Packets, Last: w.Last, Over: over}
+		if !over {
+			now[way{w.From, w.To, w.Reason}] = w.Packets
 		}
 	}
-	g.host.Unrecorded = after.unrecorded
-	is := after.uncorrected
-	found := map[way]*snapshot.WrongWay{}
-	note := func(w way) *snapshot.WrongWay {
+	g.askForFlows(now, func(f *flows.Flow, w way) {
 		if found[w] == nil {
-			found[w] = &snapshot.WrongWay{From: w.from, To: w.to, Reason: w.reason, Packets: is[w], Took: after.at.Sub(before.at)}
+			found[w] = &snapshot.WrongWay{From: w.from, To: w.to, Reason: w.reason}
 		}
-		return found[w]
-	}
-	for w, packets := range grown(before, after, g.failing().Lost > 0) {
-		note(w).Grown = packets
-	}
-	g.askForFlows(is, func(f *flows.Flow, w way) {
 		isEstablished := f.State == flows.StateEstablished
-		note(w).Flows++
-		note(w).Answered = note(w).Answered || f.Asymmetric || isEstablished
+		found[w].Flows++
+		found[w].Over = false
+		found[w].Answered = found[w].Answered || f.Asymmetric || isEstablished
 		if isEstablished {
-			note(w).Arrived++
+			found[w].Arrived++
 		}
 	})
 	for _, w := range found {
@@ -122,29 +63,25 @@ func (g *gatherer) wrongWays() error {
 	return nil
 }
 
-// failing is what became of replies of late.
-func (g *gatherer) failing() counters.Failing {
-	if g.host.Status == nil {
-		return counters.Failing{}
+// isOver tells of what happened last a while ago, or has another outcome by now: of all flows, or as its cause is gone.
+func (g *gatherer) isOver(w *counters.Wrong) bool {
+	to := g.host.Named(w.To)
+	switch {
+	case time.Since(w.Last) > flows.Lately:
+		return true
+	case w.Reason == snapshot.ReasonTunnel:
+		return false
+	case w.Reason == snapshot.ReasonObserve:
+		return !g.host.Observed(w.To)
+	case w.Reason == snapshot.ReasonLinkDown && to != nil && to.Up:
+		return true
 	}
-	return g.host.Status.Counted.Failing
-}
-
-// grown is by how many packets something grew that was counted before, or is now; of what is lost only where these are more than
-// a few, or, where replies were lost before, nothing else has left since. Of tunnels it is told in any case.
-func grown(before, after *sample, loses bool) map[way]uint64 {
-	found := map[way]uint64{}
-	for w, packets := range after.uncorrected {
-		more, few := packets-before.uncorrected[w], uint64(0)
-		pair := way{from: w.from, to: w.to}
-		if w.reason == snapshot.ReasonLost && (!loses || after.corrected[pair] > before.corrected[pair]) {
-			few = fewLost
-		}
-		if more > few || w.reason == snapshot.ReasonTunnel {
-			found[w] = more
+	for n := range g.host.Status.Interfaces {
+		if i := &g.host.Status.Interfaces[n]; i.Name == w.To {
+			return !slices.ContainsFunc(counters.OutcomesOf(w.Reason), func(o bpf.DatapathOutcome) bool { return i.Recent.Wrong[o] > 0 })
 		}
 	}
-	return found
+	return false
 }
 
 // askForFlows calls each for flows whose answers do not leave, or leave by the wrong interface, as the routes are now, the
@@ -180,7 +117,6 @@ func (g *gatherer) mayGoWrong(f *flows.Flow) bool {
 // reasonFor returns why the answers of a flow go as routed, or nowhere: where they are to be corrected, what was
 // counted for these interfaces most and may still hold. It is empty where that is not known.
 func (g *gatherer) reasonFor(f *flows.Flow, from string, counted map[way]uint64) string {
-	to := g.host.Named(*f.Interface)
 	switch {
 	case from == flows.Refused:
 		return snapshot.ReasonNoRoute
@@ -193,8 +129,8 @@ func (g *gatherer) reasonFor(f *flows.Flow, from string, counted map[way]uint64)
 	}
 	best := way{}
 	for w, packets := range counted {
-		isCured := w.reason == snapshot.ReasonObserve || w.reason == snapshot.ReasonLost || w.reason == snapshot.ReasonLinkDown && to != nil && to.Up
-		if w.from == from && w.to == *f.Interface && !isCured && packets > counted[best] {
+		isAnothers := w.reason == snapshot.ReasonObserve || w.reason == snapshot.ReasonLost
+		if w.from == from && w.to == *f.Interface && !isAnothers && packets > counted[best] {
 			best = w
 		}
 	}

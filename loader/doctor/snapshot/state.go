@@ -95,8 +95,6 @@ type Traffic struct {
 	FlowError string // why the flow table cannot be read, empty where there is none or it can
 	WrongWays []WrongWay
 	OwnWays   []OwnWay
-	// Unrecorded is by which protocols this host was asked that are not recorded.
-	Unrecorded []counters.Unrecorded
 }
 
 // OwnWay is by which device the kernel sends what an own address sends to peers beyond its network; "" if nowhere.
@@ -112,8 +110,8 @@ type WrongWay struct {
 	From, To string // the kernel's choice, empty for replypath's own device; the flow's interface
 	Reason   string // of the metrics, or ReasonLost
 	Packets  uint64 // since it was pinned
-	Grown    uint64 // of these, while the snapshot was taken
-	Took     time.Duration
+	Last     time.Time
+	Over     bool // Last was a while ago, or no flow is left of which it is true
 	Flows    int  // alive, with the kernel's route leading by From
 	Answered bool // some of these were answered before
 	Arrived  int  // of Flows, the connections: their handshakes were completed
@@ -123,8 +121,7 @@ type WrongWay struct {
 const (
 	ReasonObserve  = "observe"
 	ReasonLinkDown = "link_down"
-	// ReasonLost is no label: the packets were handed to the right interface, and not seen leaving there.
-	ReasonLost = "lost"
+	ReasonLost     = counters.ReasonLost
 	// ReasonNoRoute, ReasonNotManaged are of explain: a route or a rule refuses the replies; they leave by From, where no program of
 	// ours is.
 	ReasonNoRoute, ReasonNotManaged = "no_route", "not_managed"
