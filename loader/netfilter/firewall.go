@@ -26,7 +26,7 @@ func Read(f *Ruleset, deviceName func(index int) string) error {
 		return err
 	}
 	defer tables.close()
-	r := &reader{nfTables: tables, deviceName: deviceName, whole: true}
+	r := &reader{nfTables: tables, deviceName: deviceName}
 	if err := r.read(f); !lacksNFTables(err) {
 		return err
 	}
@@ -42,7 +42,6 @@ func lacksNFTables(err error) bool {
 type reader struct {
 	*nfTables
 	deviceName func(index int) string // nil: nobody asks for names
-	whole      bool                   // all that a Walker needs is kept
 	byName     map[string]*Chain
 	sets       map[string][]element // by family, table and name
 }
@@ -54,11 +53,8 @@ func (r *reader) read(f *Ruleset) (err error) {
 	}
 	r.byName, r.sets = byName(f.Chains), map[string][]element{}
 	err = r.rules(func(chain string, handle uint64, expressions []expr.Any) {
-		rule := Rule{Handle: handle}
-		if r.whole {
-			rule = Rule{Handle: handle, Expressions: expressions}
-		}
-		if rule = readRule(rule, expressions, r.deviceName); (r.whole || matters(&rule)) && r.byName[chain] != nil {
+		rule := readRule(expressions, r.deviceName)
+		if rule.Handle = handle; matters(&rule) && r.byName[chain] != nil {
 			r.byName[chain].Rules = append(r.byName[chain].Rules, rule)
 		}
 	})
@@ -72,30 +68,6 @@ func (r *reader) read(f *Ruleset) (err error) {
 		return err
 	}
 	followJumps(f.Chains, r.byName)
-	if !r.whole {
-		return nil
-	}
-	return r.readSets(f)
-}
-
-// readSets reads the sets that decide about what this host sends by something else than its destination. Others may be large.
-func (r *reader) readSets(f *Ruleset) error {
-	for n := range f.Chains {
-		c := &f.Chains[n]
-		if !c.IsHookedAt("output") && !c.IsHookedAt("postrouting") {
-			continue
-		}
-		for _, rule := range c.Rules {
-			for _, name := range rule.Sets {
-				if _, err := r.set(c, name); err != nil {
-					return err
-				}
-			}
-		}
-	}
-	if len(r.sets) > 0 {
-		f.Sets = r.sets
-	}
 	return nil
 }
 

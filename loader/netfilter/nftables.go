@@ -76,9 +76,6 @@ func (n *nfTables) chains() (list []Chain, err error) {
 			Family: families[family], Table: text(object, unix.NFTA_CHAIN_TABLE),
 			Name: text(object, unix.NFTA_CHAIN_NAME), Type: text(object, unix.NFTA_CHAIN_TYPE),
 		}
-		if policy := attribute(object, unix.NFTA_CHAIN_POLICY); len(policy) == 4 {
-			c.Policy = map[uint32]string{0: "drop", 1: "accept"}[binary.BigEndian.Uint32(policy)] // NF_DROP, NF_ACCEPT
-		}
 		hook := attribute(object, unix.NFTA_CHAIN_HOOK)
 		if number := attribute(hook, unix.NFTA_HOOK_HOOKNUM); len(number) == 4 {
 			c.Hooks = []string{hookName(family, binary.BigEndian.Uint32(number))}
@@ -121,9 +118,6 @@ func expression(family uint8, data []byte) expr.Any {
 	if name == "tproxy" { // which the library does not read
 		return &expr.TProxy{}
 	}
-	if slices.Contains(idle, name) {
-		return &expr.Counter{}
-	}
 	create := expressions[name]
 	if create == nil {
 		return nil
@@ -146,11 +140,8 @@ var expressions = map[string]func() expr.Any{
 	"ct": a[expr.Ct], "meta": a[expr.Meta], "cmp": a[expr.Cmp], "payload": a[expr.Payload], "lookup": a[expr.Lookup],
 	"immediate": a[expr.Immediate], "bitwise": a[expr.Bitwise], "redir": a[expr.Redir], "nat": a[expr.NAT],
 	"match": a[expr.Match], "target": a[expr.Target], "reject": a[expr.Reject], "hash": a[expr.Hash],
-	"fib": a[expr.Fib], "numgen": a[expr.Numgen], "range": a[expr.Range], "masq": a[expr.Masq],
+	"fib": a[expr.Fib], "numgen": a[expr.Numgen],
 }
-
-// idle are expressions that hold for every packet: for all of them stands a counter.
-var idle = []string{"counter", "log", "objref", "last", "notrack"}
 
 // a makes an expression of a type.
 func a[T any, Pointer interface {

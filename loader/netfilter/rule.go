@@ -29,9 +29,9 @@ type ruleReader struct {
 	name      func(index int) string
 }
 
-// readRule adds to a rule what its expressions say.
-func readRule(rule Rule, expressions []expr.Any, deviceName func(index int) string) Rule {
-	r := &ruleReader{rule: rule, registers: map[uint32]string{}, values: map[uint32][]byte{}, held: map[uint32]Held{}, name: deviceName}
+// readRule reads the expressions of a rule.
+func readRule(expressions []expr.Any, deviceName func(index int) string) Rule {
+	r := &ruleReader{registers: map[uint32]string{}, values: map[uint32][]byte{}, held: map[uint32]Held{}, name: deviceName}
 	for _, e := range expressions {
 		r.read(e)
 	}
@@ -77,7 +77,7 @@ func (r *ruleReader) read(e expr.Any) {
 		r.rule.Translates = r.rule.Translates || e.Type == expr.NATTypeDestNAT
 	case *expr.Redir, *expr.TProxy:
 		r.rule.Translates = true
-	case nil, *expr.Range:
+	case nil:
 		clear(r.held)
 	}
 }
@@ -316,9 +316,6 @@ func (r *ruleReader) lookUp(e *expr.Lookup) {
 	h, at := r.within(e.SourceRegister)
 	clear(r.held)
 	l := Lookup{Set: e.SetName, At: at, Of: h}
-	if h.Family == 0 {
-		r.rule.Sets = append(r.rule.Sets, e.SetName)
-	}
 	switch {
 	case e.IsDestRegSet && e.DestRegister == unix.NFT_REG_VERDICT:
 		r.rule.Verdicts = &l

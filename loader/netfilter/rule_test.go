@@ -42,7 +42,7 @@ func TestReadExtensions(t *testing.T) {
 		{"-j HMARK", []expr.Any{&expr.Target{Name: "HMARK"}}, Rule{GivesUnknown: true}},
 		{"-p tcp", []expr.Any{&expr.Match{Name: "tcp"}}, Rule{}},
 	} {
-		await.Same(t, test.name, test.want, readRule(Rule{}, test.exprs, nil))
+		await.Same(t, test.name, test.want, readRule(test.exprs, nil))
 	}
 }
 

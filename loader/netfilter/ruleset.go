@@ -5,8 +5,6 @@ package netfilter
 import (
 	"net/netip"
 	"slices"
-
-	"github.com/google/nftables/expr"
 )
 
 // Ruleset is what nf_tables holds, as far as somebody asks for it.
@@ -18,8 +16,6 @@ type Ruleset struct {
 	// Translated are the destinations that rules name whose packets they translate, or hand to a local proxy, as they
 	// come in.
 	Translated []netip.Prefix
-	// Sets are those that a Walker asks for, by family, table and name.
-	Sets map[string][]element
 }
 
 // element is one of a set or a map.
@@ -34,7 +30,6 @@ type Chain struct {
 	Family, Table, Name string
 	Type                string   // "filter", "nat", "route", empty for one that is no base chain
 	Hooks               []string // that lead to it, by jumps as well: "prerouting", "output", ...
-	Policy              string   // "accept" or "drop", empty for one that is no base chain
 	Devices             []string // of the hooks of family netdev
 	Rules               []Rule
 }
@@ -74,8 +69,6 @@ type Rule struct {
 	// Gives are those of Marks that it gives; GivesUnknown, that it may give any.
 	Gives        []uint32
 	GivesUnknown bool
-	Sets         []string   // that hold something else than its destination
-	Expressions  []expr.Any // all that it says, nil for one that is not known
 	Destination
 }
 

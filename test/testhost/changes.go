@@ -7,7 +7,6 @@ import (
 	"net"
 	"time"
 
-	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/config"
@@ -104,11 +103,8 @@ func Chains(list ...netfilter.Chain) func(*snapshot.Host) {
 func DropsBy(name string) func(*snapshot.Host) {
 	return func(h *snapshot.Host) {
 		h.Firewall.Chains = append(h.Firewall.Chains, netfilter.Chain{
-			Family: "inet", Table: "t", Name: "c", Type: "filter", Hooks: []string{"output"}, Policy: "accept",
-			Rules: []netfilter.Rule{{Handle: 4, OutNames: []string{name}, Expressions: []expr.Any{
-				&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: append([]byte(name), 0)},
-				&expr.Verdict{Kind: expr.VerdictDrop},
-			}}},
+			Family: "inet", Table: "t", Name: "c", Type: "filter", Hooks: []string{"output"},
+			Rules: []netfilter.Rule{{Handle: 4, OutNames: []string{name}, Refuses: true}},
 		})
 	}
 }

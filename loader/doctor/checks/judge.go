@@ -84,7 +84,7 @@ func (judged Judgement) conclude(j *Judge, needed, without string) Judgement {
 
 // needs says why replies of own addresses of an interface need a rule also if replypath enforces, "" where they do not.
 func (j *Judge) needs(r *snapshot.Rule, i *discover.Interface, isMeant func(netip.Addr) bool) string {
-	if why := cmp.Or(needsRules(j.Host, r.Family), shieldedBy(j.Host, r), limitedBy(j.Host, r), refusedWithout(j.Host, r.Family, i, isMeant)); why != "" {
+	if why := cmp.Or(needsRules(j.Host, r.Family), shieldedBy(j.Host, r), limitedBy(j.Host, r), refusedWithout(j.Host, r.Family)); why != "" {
 		return why
 	}
 	for n := range j.Rows {

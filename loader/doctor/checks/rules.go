@@ -4,7 +4,6 @@ package checks
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -48,41 +47,23 @@ func needsRules(h *snapshot.Host, family int) string {
 	return ""
 }
 
-// refusedWithout says what of the firewall would refuse replies from addresses of an interface, before replypath sees them, if no
-// rule had their route lead by it; empty for nothing.
-func refusedWithout(h *snapshot.Host, family int, i *discover.Interface, isMeant func(netip.Addr) bool) string {
+// refusedWithout says what of the firewall may refuse replies of a family, before replypath sees them, if no rule had their route
+// lead by their own interface; empty for nothing.
+func refusedWithout(h *snapshot.Host, family int) string {
 	if h.Unread[snapshot.PartFirewall]+h.Failed[snapshot.PartFirewall] != "" {
 		return "what the firewall does with replies whose route leads elsewhere is not known"
 	}
-	walker := h.Firewall.Walker()
-	for _, device := range waysWithout(h, family) {
-		for _, address := range i.Addresses {
-			if snapshot.FamilyOf(address) != family || !isMeant(address.Addr()) || !address.Addr().IsGlobalUnicast() {
-				continue
-			}
-			for _, protocol := range []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
-				answer := netfilter.Sent{Source: address.Addr(), Device: device.Name, Index: device.Index, Protocol: protocol}
-				if fate := walker.RefusedByWay(&answer, i.Name, i.Index); fate != nil {
-					return fmt.Sprintf("without it %s, %s, drops replies from %s before they are moved, as their route then leads by %s",
-						fate.Chain, fate.Place(), address.Addr(), device.Name)
-				}
-			}
+	for n := range h.Firewall.Chains {
+		c := &h.Firewall.Chains[n]
+		if rules := byOutgoing(h, c); rules != "" && c.Family != otherFamily[family] {
+			return "without it the firewall may drop replies before they are moved: " + c.String() + rules
 		}
 	}
 	return ""
 }
 
-// waysWithout are the devices by which replies leave without rules of their own: those of the default route, else replypath's.
-func waysWithout(h *snapshot.Host, family int) (devices []snapshot.Device) {
-	best := h.BestDefault(family)
-	if best == nil {
-		return []snapshot.Device{{Name: discover.OwnDevice}}
-	}
-	for _, hop := range h.HopsLike(best) {
-		devices = append(devices, *h.Device(hop.Device))
-	}
-	return devices
-}
+// otherFamily is nft's word for the family of addresses that is not the one.
+var otherFamily = map[int]string{unix.AF_INET: "ip6", unix.AF_INET6: "ip"}
 
 // leavesAlone tells whether the configuration has replypath serve less than usual.
 func leavesAlone(c *config.Config) bool {
@@ -120,14 +101,10 @@ func seenRule(r *snapshot.Rule, severity finding.Severity, device, text string) 
 // the connection to packets of its family. The marks that are to be seen are compared
 // as the rule does, with its mask; where none is, any may be meant.
 func bringingBack(f *netfilter.Ruleset, r *snapshot.Rule) []string {
-	others := "ip6"
-	if r.Family == unix.AF_INET6 {
-		others = "ip"
-	}
 	var names []string
 	var marks []uint32
 	for _, c := range f.Chains {
-		if c.Family == others {
+		if c.Family == otherFamily[r.Family] {
 			continue
 		}
 		if slices.ContainsFunc(c.Rules, func(r netfilter.Rule) bool { return r.Restores }) {

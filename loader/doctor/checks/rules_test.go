@@ -25,7 +25,8 @@ func TestNeedlessRules(t *testing.T) {
 	testhost.Check(t, NeedlessRules, []testhost.Wants{
 		{"none", testhost.Enforces, nil},
 		{"nothing uses it", testhost.And(testhost.Enforces, fromEth1), []string{"note " + from + "is not needed: " + nothing + "10.4.0.100 now" + show}},
-		{"the firewall drops by their own interface", testhost.And(testhost.Enforces, fromEth1, testhost.DropsBy("eth1")), []string{"note " + from + "is not needed: " + nothing + "10.4.0.100 now" + show}},
+		{"the firewall looks at the outgoing interface", testhost.And(testhost.Enforces, fromEth1, testhost.DropsBy("eth1")), []string{
+			"ok " + from + "is needed: without it the firewall may drop replies before they are moved: inet t c, rule 4: by the outgoing interface (eth1)" + show}},
 		{"nothing is attached", fromEth1, []string{"ok " + from + waits + show}},
 		{"a program is missing", testhost.And(testhost.Enforces, fromEth1, func(h *snapshot.Host) { h.Hooks = h.Hooks[1:] }), []string{"ok " + from + waits + show}},
 		{"an interface only observes", testhost.And(testhost.Enforces, fromEth1, func(h *snapshot.Host) { h.Enforcing[testhost.Eth0] = false }), []string{"ok " + from + waits + show}},
