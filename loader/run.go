@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// pollInterval is how often maps are looked at of which nothing tells: for the mode that is set by hand, and for who asked a
-// wildcard UDP socket.
+// pollInterval is how often that is looked at of which nothing tells: the mode that is set by hand, who asked a wildcard UDP
+// socket, and the addresses that rules of the firewall translate.
 const pollInterval = 250 * time.Millisecond
 
 // Run keeps the maps current until ctx ends, which is no error. The datapath
@@ -73,13 +73,9 @@ func (r *runner) step(ctx context.Context) bool {
 		r.lookForLosses()
 		return true
 	case <-r.polls.C:
-		r.lookForAskers()
-		if !r.lookAtMode() {
+		if !r.poll() {
 			return true
 		}
-	case <-r.rules.Changed():
-		r.changes.note(time.Now())
-		return true
 	case <-r.resolve.C:
 	case <-r.wake:
 	}

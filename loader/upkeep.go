@@ -40,10 +40,14 @@ func (r *runner) lookAtAll() {
 	r.reconcileNow()
 }
 
-// lookAtMode changes the host with a mode that somebody has switched, and tells whether one has.
-func (r *runner) lookAtMode() bool {
+// poll looks at what nothing tells of, changes the host with a mode that somebody has switched, and tells whether one has.
+func (r *runner) poll() (switched bool) {
+	r.lookForAskers()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if now := time.Now(); r.rules.Look(now) {
+		r.changes.note(now)
+	}
 	if !r.noteMode() {
 		return false
 	}

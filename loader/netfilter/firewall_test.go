@@ -243,7 +243,7 @@ COMMIT
 	}
 }
 
-// TestWatcher: what is translated follows the rules.
+// TestWatcher: what is translated follows the rules, as often as may be looked.
 func TestWatcher(t *testing.T) {
 	_, host := testhost.NewNetwork(t)
 	var w netfilter.Watcher
@@ -255,22 +255,24 @@ func TestWatcher(t *testing.T) {
 		await.Same(t, "translated", testhost.Prefixes(networks...), got, cmpopts.EquateEmpty())
 	}
 	want()
+	now := time.Now()
+	look := func(what string, changes bool) {
+		t.Helper()
+		now = now.Add(time.Hour) // which ends each rest
+		await.Same(t, "changes by "+what, changes, w.Look(now))
+	}
 	for _, change := range []struct {
 		rules, networks string
+		changes         bool
 	}{
-		{"table ip t { set vips { type ipv4_addr; }; chain pre { type nat hook prerouting priority dstnat; ip daddr @vips redirect; }; }", ""},
-		{"add element ip t vips { 198.51.100.7 }", "198.51.100.7/32"},
-		{"add element ip t vips { 198.51.100.9 }", "198.51.100.7/32 198.51.100.9/32"},
-		{"delete table ip t", ""},
+		{"table ip t { set vips { type ipv4_addr; }; chain pre { type nat hook prerouting priority dstnat; ip daddr @vips redirect; }; }", "", false},
+		{"add element ip t vips { 198.51.100.7 }", "198.51.100.7/32", true},
+		{"add element ip t vips { 198.51.100.9 }", "198.51.100.7/32 198.51.100.9/32", true},
+		{"delete table ip t", "", true},
 	} {
 		testhost.Run(t, host, change.rules, "nft", "-f", "-")
-		if change.networks != "" || change.rules == "delete table ip t" {
-			select {
-			case <-w.Changed():
-			case <-time.After(await.AnswerTime):
-				t.Fatalf("%s: nothing changes", change.rules)
-			}
-		}
+		look(change.rules, change.changes)
+		look("nothing", false)
 		want(strings.Fields(change.networks)...)
 	}
 	tooMany := strings.Builder{}
@@ -278,8 +280,12 @@ func TestWatcher(t *testing.T) {
 		fmt.Fprintf(&tooMany, "10.%d.%d.%d, ", n>>15, n>>7&255, n<<1&255)
 	}
 	testhost.Run(t, host, "table ip t { chain pre { type nat hook prerouting priority dstnat; ip daddr { "+tooMany.String()+"} redirect; }; }", "nft", "-f", "-")
-	<-w.Changed()
+	look("many", true)
 	if networks, err := w.Translated(); len(networks) != netfilter.MostTranslated || err == nil || !strings.Contains(err.Error(), "`addresses`") {
 		t.Errorf("%d networks, error %v", len(networks), err)
 	}
+	testhost.Run(t, host, "flush ruleset", "nft", "-f", "-")
+	await.Same(t, "changes while it rests", false, w.Look(now))
+	look("none", true)
+	want()
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"net/netip"
 	"os"
 	"slices"
@@ -20,7 +21,6 @@ import (
 // Attributes that x/sys/unix lacks (linux/netfilter/nf_tables.h). A hook may have a list of devices in the place of one.
 const (
 	nftaHookDevs      = 4
-	nftaDeviceName    = 1
 	nftaSetElemKeyEnd = 10
 )
 
@@ -80,20 +80,22 @@ func (n *nfTables) chains() (list []Chain, err error) {
 		if number := attribute(hook, unix.NFTA_HOOK_HOOKNUM); len(number) == 4 {
 			c.Hooks = []string{hookName(family, binary.BigEndian.Uint32(number))}
 		}
-		single := attributes(hook, unix.NFTA_HOOK_DEV)
-		c.Devices = names(append(attributes(attribute(hook, nftaHookDevs), nftaDeviceName), single...))
+		c.Devices = devicesOf(hook)
 		list = append(list, c)
 	})
 	return list, err
 }
 
-// names are those of the devices of a hook, once each.
-func names(list [][]byte) (devices []string) {
-	for _, name := range list {
-		devices = append(devices, trimmed(name))
+// devicesOf are the names of the devices of a hook: a list, or a single one.
+func devicesOf(hook []byte) (names []string) {
+	for _, name := range attributes(attribute(hook, nftaHookDevs)) {
+		names = append(names, trimmed(name))
 	}
-	slices.Sort(devices)
-	return slices.Compact(devices) // of a single device both are there
+	if single := text(hook, unix.NFTA_HOOK_DEV); names == nil && single != "" {
+		names = []string{single}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // rules visits all rules, those of a chain in their order.
@@ -101,7 +103,7 @@ func (n *nfTables) rules(visit func(chain string, handle uint64, expressions []e
 	return n.ask("rules", unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP, unix.NFPROTO_UNSPEC, nil, func(family uint8, object []byte) {
 		chain := Chain{Family: families[family], Table: text(object, unix.NFTA_RULE_TABLE), Name: text(object, unix.NFTA_RULE_CHAIN)}
 		var expressions []expr.Any
-		for _, each := range attributes(attribute(object, unix.NFTA_RULE_EXPRESSIONS), unix.NFTA_LIST_ELEM) {
+		for _, each := range attributes(attribute(object, unix.NFTA_RULE_EXPRESSIONS)) {
 			expressions = append(expressions, expression(family, each))
 		}
 		var handle uint64
@@ -160,7 +162,7 @@ func (n *nfTables) elements(c *Chain, set string) (list []element, err error) {
 		return attribute(attribute(element, kind), unix.NFTA_DATA_VALUE)
 	}
 	err = n.ask("set "+c.named(set), unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP, familyOf(c.Family), limits, func(_ uint8, object []byte) {
-		for _, each := range attributes(attribute(object, unix.NFTA_SET_ELEM_LIST_ELEMENTS), unix.NFTA_LIST_ELEM) {
+		for _, each := range attributes(attribute(object, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
 			e := element{key: value(each, unix.NFTA_SET_ELEM_KEY), keyEnd: value(each, nftaSetElemKeyEnd), value: attribute(each, unix.NFTA_SET_ELEM_DATA)}
 			flags := attribute(each, unix.NFTA_SET_ELEM_FLAGS)
 			if len(flags) != 4 || binary.BigEndian.Uint32(flags)&unix.NFT_SET_ELEM_INTERVAL_END == 0 {
@@ -204,22 +206,29 @@ func hookName(family uint8, hook uint32) string {
 // attributeType is NLA_TYPE_MASK of linux/netlink.h: the type without its flags.
 const attributeType = ^uint16(unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER)
 
-// attributes returns the values of a kind.
-func attributes(data []byte, kind uint16) (values [][]byte) {
-	all, err := nl.ParseRouteAttr(data)
-	if err != nil {
-		return nil // none of them can be told
-	}
-	for _, a := range all {
-		if a.Attr.Type&attributeType == kind {
-			values = append(values, a.Value)
+// attributes visits attributes (struct nlattr of linux/netlink.h), as far as they can be told: their types and values.
+// nl.ParseRouteAttr would list all of them for each that is asked for.
+func attributes(data []byte) iter.Seq2[uint16, []byte] {
+	return func(yield func(uint16, []byte) bool) {
+		for rest := data; len(rest) >= unix.SizeofNlAttr; {
+			length, kind := int(binary.NativeEndian.Uint16(rest)), binary.NativeEndian.Uint16(rest[2:])&attributeType
+			if length < unix.SizeofNlAttr || length > len(rest) || !yield(kind, rest[unix.SizeofNlAttr:length:length]) {
+				return
+			}
+			rest = rest[min((length+unix.NLA_ALIGNTO-1)&^(unix.NLA_ALIGNTO-1), len(rest)):]
 		}
 	}
-	return values
 }
 
-// attribute returns the only one of a kind, empty where there is none.
-func attribute(data []byte, kind uint16) []byte { return slices.Concat(attributes(data, kind)...) }
+// attribute returns the value of the first of a kind, nil where there is none.
+func attribute(data []byte, kind uint16) []byte {
+	for each, value := range attributes(data) {
+		if each == kind {
+			return value
+		}
+	}
+	return nil
+}
 
 func text(data []byte, kind uint16) string { return trimmed(attribute(data, kind)) }
 
