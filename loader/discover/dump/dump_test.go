@@ -3,6 +3,8 @@
 package dump
 
 import (
+	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
@@ -176,4 +178,55 @@ func TestAnotherRoute(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestRulesThatChange has one rule go and another come, again and again, while rules are read: each keeps its action.
+func TestRulesThatChange(t *testing.T) {
+	h := traffic.NewHost(t)
+	leads, refuses := netlink.NewRule(), netlink.NewRule()
+	leads.Priority, leads.Table = 100, 100
+	refuses.Priority, refuses.Type = leads.Priority, unix.RTN_PROHIBIT
+	changes := h.Netlink()
+	await.Must(t, changes.RuleAdd(leads))
+	done, changed := make(chan struct{}), make(chan error, 1)
+	go func() {
+		var err error
+		for old, next := leads, refuses; err == nil; old, next = next, old {
+			select {
+			case <-done:
+				changed <- nil
+				return
+			default:
+				err = errors.Join(changes.RuleDel(old), changes.RuleAdd(next))
+			}
+		}
+		changed <- err
+	}()
+	await.Must(t, h.Do(func() error {
+		handle, err := Open()
+		if err != nil {
+			return err
+		}
+		defer handle.Close()
+		read := 0
+		for range 10_000 {
+			list, err := rules(handle, unix.AF_INET)
+			if errors.Is(err, netlink.ErrDumpInterrupted) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			read++
+			for _, r := range list {
+				if (r.Action == nl.FR_ACT_TO_TBL) != (r.Table > 0) {
+					return fmt.Errorf("a rule with table %d has action %d", r.Table, r.Action)
+				}
+			}
+		}
+		t.Logf("%d of 10000 readings were not interrupted", read)
+		return nil
+	}))
+	close(done)
+	await.Must(t, <-changed)
 }

@@ -4,6 +4,7 @@ package dump
 
 import (
 	"cmp"
+	"encoding/binary"
 	"fmt"
 	"slices"
 	"strconv"
@@ -79,7 +80,7 @@ func EveryRule(h *netlink.Handle) ([]Rule, error) {
 }
 
 // rules asks twice, once for what the library reads and once for the actions.
-// What changes in between is an interruption.
+// What changes in between is an interruption: a rule has its place, its priority and its table both times.
 func rules(h *netlink.Handle, family int) ([]Rule, error) {
 	list, err := h.RuleList(family)
 	if err != nil {
@@ -91,19 +92,25 @@ func rules(h *netlink.Handle, family int) ([]Rule, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(messages) != len(list) {
-		return nil, fmt.Errorf("%w: %d rules have become %d", netlink.ErrDumpInterrupted, len(list), len(messages))
-	}
 	all := make([]Rule, len(list))
-	for n, m := range messages {
-		all[n] = Rule{Rule: list[n], Action: nl.DeserializeRtMsg(m).Type}
-		err := eachAttribute(m[unix.SizeofRtMsg:], func(kind uint16, _ []byte) error {
+	isSame := len(messages) == len(list)
+	for n := 0; isSame && n < len(list); n++ {
+		all[n] = Rule{Rule: list[n], Action: nl.DeserializeRtMsg(messages[n]).Type}
+		identity := map[uint16]int{}
+		err := eachAttribute(messages[n][unix.SizeofRtMsg:], func(kind uint16, value []byte) error {
+			if kind == nl.FRA_PRIORITY || kind == nl.FRA_TABLE {
+				identity[kind] = int(binary.NativeEndian.Uint32(value))
+			}
 			all[n].others = all[n].others || kind > nl.FRA_DPORT_RANGE
 			return nil
 		})
 		if err != nil {
 			return nil, err
 		}
+		isSame = identity[nl.FRA_PRIORITY] == list[n].Priority && identity[nl.FRA_TABLE] == list[n].Table
+	}
+	if !isSame {
+		return nil, fmt.Errorf("%w: rules have changed", netlink.ErrDumpInterrupted)
 	}
 	return all, nil
 }
