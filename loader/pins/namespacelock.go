@@ -3,6 +3,7 @@
 package pins
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -22,8 +23,7 @@ type NamespaceLock struct{ handle *os.File }
 // BusyError says that another process has the lock of the network namespace.
 type BusyError struct {
 	PID int // 0 where it cannot be told
-	// Stranger tells that it runs for a user who could not put a datapath in place: anybody
-	// may lock the file.
+	// Stranger tells that it could not put a datapath in place: anybody may lock the file.
 	Stranger bool
 }
 
@@ -72,8 +72,9 @@ func NamespaceHolder() (int, error) {
 	return pid, nil
 }
 
-// isPrivileged tells whether a process was started by root, or by the user of this one. Its
-// effective user would tell less: a lock goes along into a program that is root for everybody.
+// isPrivileged tells whether a process could put a datapath in place: root started it, or the user of this one, and it has
+// CAP_NET_ADMIN, which it needs in our user namespace. Its effective user would tell less: a lock goes along into a program
+// that is root for everybody.
 func isPrivileged(pid int) bool {
 	status, err := statusOf(pid)
 	if err != nil {
@@ -81,5 +82,13 @@ func isPrivileged(pid int) bool {
 		return !errors.Is(err, fs.ErrNotExist)
 	}
 	real := int(status.UIDs[0])
-	return real == 0 || real == os.Getuid()
+	return (real == 0 || real == os.Getuid()) && status.CapEff&(1<<unix.CAP_NET_ADMIN) != 0 && isOfOurUsers(pid)
+}
+
+// isOfOurUsers tells whether a process has our user namespace, or one that maps all users as that does. The link that tells
+// them apart is not for everybody to read.
+func isOfOurUsers(pid int) bool {
+	theirs, err := os.ReadFile(fmt.Sprintf("/proc/%d/uid_map", pid))
+	ours, ourErr := os.ReadFile("/proc/self/uid_map")
+	return err == nil && ourErr == nil && bytes.Equal(theirs, ours)
 }

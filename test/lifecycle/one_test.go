@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -113,23 +112,34 @@ func TestDeletedAgainAndAgain(t *testing.T) {
 	}
 }
 
-// TestStrangerLocks has a process without rights lock the network namespace, as anybody can: the daemon starts all the same.
+// TestStrangerLocks has processes that could put no datapath in place lock the network namespace, as anybody can: the daemon
+// starts all the same, and is detached.
 func TestStrangerLocks(t *testing.T) {
+	const withoutCapabilities = "setpriv --bounding-set=-all --inh-caps=-all "
 	n, p := server.NewExact(t)
-	c := n.Server.Command(t.Context(), "flock", "--no-fork", "/proc/self/ns/net", "sleep", "1000")
-	c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-	stranger := product.StartProgram(t, c, unix.SIGKILL)
-	await.Eventually(t, "the stranger has the lock", func() error {
-		text, err := os.ReadFile("/proc/locks")
-		if err == nil && !strings.Contains(string(text), fmt.Sprintf(" WRITE %d ", stranger.PID())) {
-			err = errors.New("it has none")
-		}
-		return err
-	})
-	d := p.Start()
-	d.WaitLog(1, "level=WARN", "locked the network namespace", fmt.Sprint("pid=", stranger.PID()))
-	wire.WantBy(t, n.Server, conversation(t, n, traffic.TCP, topology.IPv4), true)
-	p.Expect(0, "detach", "--stop")
+	for name, as := range map[string]string{
+		"a user":                                          "setpriv --reuid=65534 --regid=65534 --clear-groups ",
+		"root without capabilities":                       withoutCapabilities,
+		"root of a user namespace of its own":             withoutCapabilities + "unshare --user --keep-caps ",
+		"a user, by a program that is root for everybody": "setpriv --ruid=65534 ",
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := p.In(t)
+			words := strings.Fields(as + "flock --no-fork /proc/self/ns/net sleep 1000")
+			stranger := product.StartProgram(t, n.Server.Command(t.Context(), words[0], words[1:]...), unix.SIGKILL)
+			await.Eventually(t, "the stranger has the lock", func() error {
+				text, err := os.ReadFile("/proc/locks")
+				if err == nil && !strings.Contains(string(text), fmt.Sprintf(" WRITE %d ", stranger.PID())) {
+					err = errors.New("it has none")
+				}
+				return err
+			})
+			d := p.Start()
+			d.WaitLog(1, "level=WARN", "locked the network namespace", fmt.Sprint("pid=", stranger.PID()))
+			wire.WantBy(t, n.Server, conversation(t, n, traffic.TCP, topology.IPv4), true)
+			p.Expect(0, "detach", "--stop")
+		})
+	}
 }
 
 // servesAnywhere are the commands that have nothing to do with pins.
