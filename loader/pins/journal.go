@@ -4,6 +4,7 @@ package pins
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -21,7 +22,7 @@ import (
 )
 
 // The journal is JSON in a map of one value, so that it lives and dies with the
-// pins: length and CRC-32 (both in native byte order), then the text.
+// pins: length and CRC-32 (both in native byte order), then the text, by gzip where it would not fit.
 const (
 	journalSize   = 1 << 20
 	journalHeader = 8
@@ -261,18 +262,47 @@ func (j *JournalMap) Write(journal *Journal) error {
 	if bytes.Equal(text, j.written) {
 		return nil
 	}
-	if len(text) > journalSize-journalHeader {
-		return fmt.Errorf("write journal: %d bytes do not fit into %d", len(text), journalSize-journalHeader)
+	packed, err := pack(text)
+	if err != nil {
+		return fmt.Errorf("write journal: %w", err)
 	}
 	value := make([]byte, journalSize)
-	binary.NativeEndian.PutUint32(value, uint32(len(text)))
-	binary.NativeEndian.PutUint32(value[4:], crc32.ChecksumIEEE(text))
-	copy(value[journalHeader:], text)
+	binary.NativeEndian.PutUint32(value, uint32(len(packed)))
+	binary.NativeEndian.PutUint32(value[4:], crc32.ChecksumIEEE(packed))
+	copy(value[journalHeader:], packed)
 	if err := j.m.Put(uint32(0), value); err != nil {
 		return fmt.Errorf("write journal: %w", err)
 	}
 	j.written = text
 	return nil
+}
+
+// pack compresses a text that does not fit as it is: earlier versions read what does. It fits if the maps of the datapath are
+// full, see TestLargestJournal.
+func pack(text []byte) ([]byte, error) {
+	const most = journalSize - journalHeader
+	if len(text) <= most {
+		return text, nil
+	}
+	var packed bytes.Buffer
+	w := gzip.NewWriter(&packed)
+	_, err := w.Write(text)
+	if err = errors.Join(err, w.Close()); err == nil && packed.Len() > most {
+		err = fmt.Errorf("%d bytes do not fit into %d", packed.Len(), most)
+	}
+	return packed.Bytes(), err
+}
+
+// unpack decodes a text that pack has returned.
+func unpack(packed []byte, journal *Journal) error {
+	if packed[0] == '{' {
+		return json.Unmarshal(packed, journal)
+	}
+	r, err := gzip.NewReader(bytes.NewReader(packed))
+	if err != nil {
+		return err
+	}
+	return json.NewDecoder(r).Decode(journal)
 }
 
 // readAttempts bounds how often a reader meets a writer: an array map is not
@@ -310,7 +340,7 @@ func (j *JournalMap) readOnce(journal *Journal) error {
 	if crc32.ChecksumIEEE(text) != binary.NativeEndian.Uint32(value[4:]) {
 		return errors.New("read journal: its checksum does not match")
 	}
-	if err := json.Unmarshal(text, journal); err != nil {
+	if err := unpack(text, journal); err != nil {
 		return fmt.Errorf("decode journal: %w", err)
 	}
 	return nil

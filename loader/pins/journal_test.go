@@ -3,7 +3,10 @@
 package pins
 
 import (
+	"crypto/rand"
+	"encoding/base64"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -71,12 +74,39 @@ func TestJournalThatIsTooLarge(t *testing.T) {
 	j := createJournal(t, own(t, path))
 	defer j.Close()
 	must(t, j.Write(&Journal{Version: "small"}))
-	if err := j.Write(&Journal{Version: strings.Repeat("x", journalSize)}); err == nil {
+	random := make([]byte, journalSize)
+	_, err := rand.Read(random)
+	must(t, err)
+	if err := j.Write(&Journal{Version: base64.StdEncoding.EncodeToString(random)}); err == nil {
 		t.Error("it was written")
 	}
 	if got, err := ReadJournal(path); err != nil || got.Version != "small" {
 		t.Errorf("after that: %+v, %v", got, err)
 	}
+}
+
+// TestLargestJournal: as many interfaces, gateways and sysctls fit as the maps of the datapath have places for, also on trial.
+func TestLargestJournal(t *testing.T) {
+	const most = 4096 // MAX_INTERFACES and MAX_GATEWAYS in bpf/src/maps.h
+	var all Journal
+	for n := range most {
+		name, mac := fmt.Sprintf("enp65s0f1.%d", n), fmt.Sprintf("02:%02x:%02x:%02x:%02x:%02x", n>>8, n&255, n*7&255, n*11&255, n*13&255)
+		all.Interfaces = append(all.Interfaces, InterfaceRecord{
+			ID: uint16(n), Index: n + 1, Name: name, MAC: mac, Attached: true, Mechanism: "clsact", NextHop: "gateway", Mode: "enforce"})
+		all.Gateways = append(all.Gateways, GatewayRecord{
+			ID: uint16(n), Interface: n + 1, Name: name, Address: fmt.Sprintf("2001:db8:%x:%x::1", n, n*17&0xffff), MAC: mac, Default: true})
+		all.Sysctls = append(all.Sysctls, SysctlRecord{Interface: n + 1, Key: "net.ipv4.conf." + name + ".rp_filter", Before: "1", After: "2"})
+		all.Qdiscs = append(all.Qdiscs, QdiscRecord{Interface: n + 1, Name: name})
+	}
+	want := all
+	want.Trial = &TrialRecord{Before: &all}
+	path := mkdir(t, mountBPF(t), "a")
+	j := createJournal(t, own(t, path))
+	defer j.Close()
+	must(t, j.Write(&want))
+	got, err := ReadJournal(path)
+	must(t, err)
+	await.Same(t, "journal", &want, got)
 }
 
 func TestDamagedJournal(t *testing.T) {
