@@ -101,7 +101,7 @@ func TestDeletedAgainAndAgain(t *testing.T) {
 			}
 			await.Same(t, "repairs that are counted", inARow, p.Metrics().Sum("replypath_host_repairs_total", "object="+what.object))
 			_, err := p.Get("/healthz")
-			if unhealthy := err != nil && strings.Contains(err.Error(), "eth1"); unhealthy != (what.problem == "") {
+			if unhealthy := err != nil && strings.Contains(err.Error(), "eth1"); unhealthy != (what.object == "program") {
 				t.Errorf("/healthz: %v", err)
 			}
 			if what.problem != "" {

@@ -71,8 +71,8 @@ func (g *gatherer) isOver(w *counters.Wrong) bool {
 		return true
 	case w.Reason == snapshot.ReasonTunnel:
 		return false
-	case w.Reason == snapshot.ReasonObserve:
-		return !g.host.Observed(w.To)
+	case w.Reason == snapshot.ReasonObserve && !g.host.Observed(w.To):
+		return true
 	case w.Reason == snapshot.ReasonLinkDown && to != nil && to.Up:
 		return true
 	}
