@@ -73,7 +73,7 @@ var known = []check{
 	{"loopback-address", "addresses on lo or a dummy device only, and what `loopback_addresses` says of them",
 		"no address is on lo or a dummy device only", checks.LoopbackAddresses},
 	{"translated-address", "connections that are translated from an address that no interface has, and that nothing makes this host's: see `addresses`",
-		"every address that is translated is served, or nothing is translated", checks.TranslatedAddresses},
+		"no connection is tracked that is translated from an address that is not served", checks.TranslatedAddresses},
 	{"last-hop", "peers of the own network that arrive from another station's MAC: `next_hop: last-hop` answers them by it",
 		"no on-link peer arrives from another station's mac", checks.LastHop},
 	{"needless-rules", "`ip rule` by an own address, or by the mark of a connection: whether anything still needs it",

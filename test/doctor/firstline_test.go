@@ -43,10 +43,13 @@ var badHosts = []struct {
 	}},
 	{"mode: observe\n", []badState{
 		{"only observed, and they arrive", askByEth1, "ok", "wrong-way"},
-		{"strict while observing", shell("sysctl -qw net.ipv4.conf.eth1.rp_filter=1"), "failed", "rp-filter"},
+		{"strict while observing, and nobody asks", shell("sysctl -qw net.ipv4.conf.eth1.rp_filter=1"), "ok", "rp-filter"},
+		{"and requests are dropped", func(t *testing.T, n *topology.TwoNIC, _ *product.Product) {
+			askInVain(t, traffic.NewConversation(t, traffic.TCP, n.ClientEth0, n.Server.Eth1.Address(topology.IPv4)))
+		}, "failed", "rp-filter"},
 	}},
 	{"manage_rp_filter: false\n", []badState{
-		{"strict, left to the host", shell("sysctl -qw net.ipv4.conf.eth1.rp_filter=1"), "failed", "rp-filter"},
+		{"strict, left to the host", shell("sysctl -qw net.ipv4.conf.eth1.rp_filter=1"), "degraded", "rp-filter"},
 	}},
 	{"interfaces: [{name: eth0}, {name: eth1, next_hop: gateway}]\n", []badState{
 		{"no next hop", askByEth1, "failed", "wrong-way"},
@@ -58,6 +61,12 @@ var badHosts = []struct {
 	{"", []badState{
 		{"refused to some peers", askedAnd("ip route add blackhole 10.9.0.0/24; ip -6 route add unreachable 2001:db8:9::/64"), "failed", "wrong-way"},
 		{"refused to an address", shell("ip rule add from 10.2.0.100 unreachable; ip -6 rule add from 2001:db8:2::100 unreachable"), "failed", "addresses"},
+	}},
+	{"interfaces: [{name: eth0}, {name: eth1, gateways: [10.4.0.77]}]\n", []badState{
+		{"a silent gateway of the configuration, and replies go right", func(t *testing.T, n *topology.TwoNIC, p *product.Product) {
+			askByEth1(t, n, p)
+			host.Shell(t, n.Server.Host, "ping -c1 -W1 10.4.0.77 || true")
+		}, "degraded", "gateway"},
 	}},
 	{"interfaces: [{name: eth0}, {name: eth1}, {name: eth9}]\n", []badState{
 		{"a name that nothing has", nil, "failed", "missing-interface"},

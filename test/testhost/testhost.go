@@ -43,7 +43,7 @@ func New() *snapshot.Host {
 		{Index: Eth0, Name: "eth0", Addresses: Prefixes("10.3.0.100/24", "2001:db8:3::100/64")},
 		{Index: Eth1, Name: "eth1", Addresses: Prefixes("10.4.0.100/24", "2001:db8:4::100/64")},
 	}
-	h.TCX = true
+	h.TCX, h.HasUnit = true, true
 	h.Rules = []snapshot.Rule{
 		{Family: unix.AF_INET, Priority: 32766, Table: unix.RT_TABLE_MAIN},
 		{Family: unix.AF_INET6, Priority: 32766, Table: unix.RT_TABLE_MAIN},

@@ -34,7 +34,7 @@ func PinPlaces(h *snapshot.Host) []finding.Finding {
 		return nil
 	case errors.Is(err, pins.ErrNoBPFFS) && isBelowUsual(h.PinDir):
 		return []finding.Finding{finding.Problem(finding.Error, "", withoutRemedy(err)+": nothing can be pinned there", mount("-t bpf bpf"))}
-	case errors.Is(err, pins.ErrNoBPFFS), errors.Is(err, pins.ErrForeignContents) && !h.IsByUnit():
+	case errors.Is(err, pins.ErrNoBPFFS), errors.Is(err, pins.ErrForeignContents) && !h.IsUsual():
 		return []finding.Finding{finding.Problem(finding.Error, "", withoutRemedy(err), runAtUsual())}
 	case errors.Is(err, unix.EROFS) && isBelowUsual(h.PinDir):
 		return []finding.Finding{finding.Problem(finding.Error, "", problems.OneLine(err), mount("-o remount,rw"))}

@@ -45,7 +45,7 @@ func SilentGateways(h *snapshot.Host) []finding.Finding {
 			}
 			return seenGateway(&h.Routing, i, g, severity, fmt.Sprintf("gateway %s has not answered yet: nobody has sent to it since its interface came up", g.Address))
 		case !nexthop.Usable(g.State):
-			return silentGateway(&h.Routing, i, g)
+			return silentGateway(h, i, g)
 		case h.Asked && (g.State == nexthop.StateDelay || g.State == nexthop.StateProbe):
 			return seenGateway(&h.Routing, i, g, finding.Warning, text+": it has not answered for some seconds")
 		}
@@ -55,7 +55,8 @@ func SilentGateways(h *snapshot.Host) []finding.Finding {
 
 // silentGateway tells of one that does not answer. It may come back by itself: what
 // leads by it stays, and so does what the configuration says of it.
-func silentGateway(t *snapshot.Routing, i *discover.Interface, g *nexthop.Gateway) finding.Finding {
+func silentGateway(h *snapshot.Host, i *discover.Interface, g *nexthop.Gateway) finding.Finding {
+	t, severity := &h.Routing, finding.Error
 	text := fmt.Sprintf("gateway %s does not answer %s: it is %s",
 		g.Address, snapshot.Resolution[snapshot.FamilyOf(netip.PrefixFrom(g.Address, 0))], g.State)
 	if networks := onlyTo(g); networks != "" {
@@ -63,8 +64,21 @@ func silentGateway(t *snapshot.Routing, i *discover.Interface, g *nexthop.Gatewa
 	}
 	if slices.Contains(i.Settings.Gateways, g.Address) {
 		text += ", and the configuration names it"
+		if right := h.Recent(i.Name).Right; right > 0 && !isNextHop(h, i, g) {
+			severity = finding.Warning
+			text += fmt.Sprintf("; %s another way and left rightly", finding.Counted(right, "reply went", "replies went"))
+		}
 	}
-	return seenGateway(t, i, g, finding.Error, text)
+	return seenGateway(t, i, g, severity, text)
+}
+
+// isNextHop tells whether replies of a flow go to a gateway, or a route leads by it.
+func isNextHop(h *snapshot.Host, i *discover.Interface, g *nexthop.Gateway) bool {
+	isTo := func(f flows.Flow) bool {
+		return f.Interface != nil && *f.Interface == i.Name && finding.OrEmpty(f.Gateway) == g.Address.String()
+	}
+	leadsBy := func(r snapshot.Route) bool { return r.Device == i.Index && r.Gateway == g.Address }
+	return slices.ContainsFunc(h.Flows, isTo) || slices.ContainsFunc(h.Routes, leadsBy)
 }
 
 // seenGateway makes a finding about a gateway, which belongs to whom the first route does that leads by it.
@@ -226,7 +240,8 @@ func strangers(h *snapshot.Host, i *discover.Interface, family int) (found []fin
 	known, count, works := h.OwnersOfMACs(i.Index), make(map[string]int), make(map[string]bool)
 	h.Unnamed(i.Name, func(f *flows.Flow, peer netip.Addr) {
 		mac := macOf(&f.Sender)
-		isOther := snapshot.FamilyOf(netip.PrefixFrom(peer, 0)) != family || h.IsOnLink(i.Index, peer) || f.State == flows.StateHalfOpen && !f.GoesOn()
+		isOther := snapshot.FamilyOf(netip.PrefixFrom(peer, 0)) != family || h.IsOnLink(i.Index, peer) || f.State == flows.StateHalfOpen && !f.GoesOn() ||
+			f.State == flows.StateConnectionless // nothing says whether its answers arrive
 		if !isOther && f.Sender.Mac != [6]uint8{} && len(known[mac]) == 0 {
 			count[mac]++
 			works[mac] = works[mac] || f.State == flows.StateEstablished
@@ -242,7 +257,7 @@ func strangers(h *snapshot.Host, i *discover.Interface, family int) (found []fin
 			continue
 		}
 		found = append(found, finding.Problem(finding.Warning, i.Name, fmt.Sprintf(
-			"%d flows came from mac %s, which no neighbour has, and none was completed: the router may take replies by another mac only (HSRP, VRRP)",
+			"%d handshakes came from mac %s, which no neighbour has, and none was completed: the router may take replies by another mac only (HSRP, VRRP)",
 			count[mac], mac), remedy.ConfigureInterface(h, i.Name, "gateways: ["+routerSeen(h, i, family)+"]")))
 	}
 	return found

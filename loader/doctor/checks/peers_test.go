@@ -25,6 +25,9 @@ import (
 func TestSilentGateways(t *testing.T) {
 	state := func(state string) func(*snapshot.Host) { return func(h *snapshot.Host) { h.Gateways[1].State = state } }
 	asked := func(h *snapshot.Host) { h.Asked = true }
+	answers := func(h *snapshot.Host) {
+		h.Status = &status.Status{Interfaces: []status.Interface{{Name: "eth1", Recent: flows.Recent{Right: 5}}}}
+	}
 	const (
 		eth0 = "ok eth0: gateway 10.3.0.1 is reachable"
 		look = " ?? ip neigh show 10.4.0.1 dev eth1"
@@ -41,6 +44,17 @@ func TestSilentGateways(t *testing.T) {
 		{"failed, of the configuration", func(h *snapshot.Host) {
 			state(nexthop.StateFailed)(h)
 			h.Interfaces[1].Settings.Gateways = []netip.Addr{testhost.Address("10.4.0.1")}
+		}, []string{eth0, "error eth1: gateway 10.4.0.1 does not answer arp: it is failed, and the configuration names it" + look}},
+		{"configured, and replies go another way", func(h *snapshot.Host) {
+			state(nexthop.StateFailed)(h)
+			h.Interfaces[1].Settings.Gateways = []netip.Addr{testhost.Address("10.4.0.1")}
+			answers(h)
+		}, []string{eth0, "warning eth1: gateway 10.4.0.1 does not answer arp: it is failed, and the configuration names it; 5 replies went another way and left rightly" + look}},
+		{"configured, and replies go by it", func(h *snapshot.Host) {
+			state(nexthop.StateFailed)(h)
+			h.Interfaces[1].Settings.Gateways = []netip.Addr{testhost.Address("10.4.0.1")}
+			answers(h)
+			h.Flows = []flows.Flow{{Interface: new("eth1"), Gateway: new("10.4.0.1")}}
 		}, []string{eth0, "error eth1: gateway 10.4.0.1 does not answer arp: it is failed, and the configuration names it" + look}},
 		{"failed, of a few networks", func(h *snapshot.Host) {
 			state(nexthop.StateFailed)(h)
@@ -114,14 +128,14 @@ func TestUnknownGateways(t *testing.T) {
 		})
 	}
 	want := func(gateway string) []string {
-		return []string{"warning eth1: 2 flows came from mac 02:00:00:00:07:09, which no neighbour has, and none was completed: " +
+		return []string{"warning eth1: 2 handshakes came from mac 02:00:00:00:07:09, which no neighbour has, and none was completed: " +
 			"the router may take replies by another mac only (HSRP, VRRP) => set interfaces: [{name: eth0}, {name: eth1, gateways: [" +
 			gateway + "]}] in /etc/replypath/replypath.yaml, then systemctl reload replypath"}
 	}
 	testhost.Check(t, UnknownGateways, []testhost.Wants{
 		{"known gateways", nil, nil},
 		{"a stranger", through(flows.StateHalfOpen), want("ADDRESS")},
-		{"datagrams of a stranger", through(flows.StateConnectionless), want("ADDRESS")},
+		{"datagrams of a stranger, which may be answered", through(flows.StateConnectionless), nil},
 		{"a scan", and(func(h *snapshot.Host) {
 			for n := range h.Flows {
 				h.Flows[n].IdleSeconds = 1

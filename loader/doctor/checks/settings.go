@@ -52,7 +52,7 @@ func (s *setting) shown(found string) finding.Finding {
 // RPFilter finds a strict rp_filter, which drops what comes in by another
 // interface than the routes lead back to: the very packets whose replies
 // replypath is there for. The larger one of both values is in force
-// (ip-sysctl.rst).
+// (ip-sysctl.rst). It is an error where packets were dropped so, and requests are without an answer.
 func RPFilter(h *snapshot.Host) []finding.Finding {
 	return finding.Each(h.Interfaces, func(i *discover.Interface) finding.Finding {
 		s, known := settingOf(h, "ipv4", i.Name, "rp_filter")
@@ -75,9 +75,13 @@ func RPFilter(h *snapshot.Host) []finding.Finding {
 			text += "; enforcing makes it loose"
 		}
 		f := s.mended(text, hostsettings.RPFilterLoose)
-		best := h.BestDefault(unix.AF_INET)
-		if hasMost := best != nil && best.Device == i.Index; !isMended && !hasMost { // where the default route leads, few are dropped
+		best, drops := h.BestDefault(unix.AF_INET), h.RPFilterDrops != nil && *h.RPFilterDrops > 0
+		hasMost := best != nil && best.Device == i.Index // few are dropped there
+		switch {
+		case drops && !hasMost && (!h.Attached || h.Recent(i.Name).Unanswered > 0):
 			f.Severity = finding.Error
+		case h.Attached && !h.Enforcing[i.Index]: // nobody is known to ask
+			f.Severity = finding.Note
 		}
 		return f
 	})

@@ -8,6 +8,8 @@ import (
 
 	"replypath/loader/config"
 	"replypath/loader/doctor/snapshot"
+	"replypath/loader/flows"
+	"replypath/loader/status"
 	"replypath/test/testhost"
 )
 
@@ -16,6 +18,9 @@ func TestRPFilter(t *testing.T) {
 		dropped = ": what arrives there is dropped if the route back leads by another interface"
 		mend    = " => sysctl -w net.ipv4.conf."
 		strict  = dropped + "; enforcing makes it loose" + mend
+
+		observes = "; replypath only observes here and leaves it: it does not see what is dropped"
+		drops    = "; 7 packets were dropped so in this network namespace since it began"
 	)
 	onEth1 := testhost.Set(map[string]int{"net.ipv4.conf.eth1.rp_filter": 1})
 	testhost.Check(t, RPFilter, []testhost.Wants{
@@ -25,7 +30,11 @@ func TestRPFilter(t *testing.T) {
 		}},
 		{"left to the host", func(h *snapshot.Host) { onEth1(h); h.Config.ManageRPFilter = false }, []string{
 			"ok eth0: rp_filter: all 0, device 0, effective 0",
-			"error eth1: rp_filter of eth1 is strict (all 0, device 1)" + dropped + mend + "eth1.rp_filter=2",
+			"warning eth1: rp_filter of eth1 is strict (all 0, device 1)" + dropped + mend + "eth1.rp_filter=2",
+		}},
+		{"packets were dropped", func(h *snapshot.Host) { onEth1(h); h.RPFilterDrops = new(uint64(7)) }, []string{
+			"ok eth0: rp_filter: all 0, device 0, effective 0",
+			"error eth1: rp_filter of eth1 is strict (all 0, device 1)" + dropped + drops + "; enforcing makes it loose" + mend + "eth1.rp_filter=2",
 		}},
 		{"left to the host, where the default route leads", func(h *snapshot.Host) {
 			h.Settings["net.ipv4.conf.eth0.rp_filter"], h.Config.ManageRPFilter = 1, false
@@ -35,8 +44,19 @@ func TestRPFilter(t *testing.T) {
 		}},
 		{"observing", func(h *snapshot.Host) { onEth1(h); h.Attached = true }, []string{
 			"ok eth0: rp_filter: all 0, device 0, effective 0",
-			"error eth1: rp_filter of eth1 is strict (all 0, device 1)" + dropped +
-				"; replypath only observes here and leaves it: it does not see what is dropped" + mend + "eth1.rp_filter=2",
+			"note eth1: rp_filter of eth1 is strict (all 0, device 1)" + dropped + observes + mend + "eth1.rp_filter=2",
+		}},
+		{"observing, others' packets were dropped", func(h *snapshot.Host) { onEth1(h); h.Attached, h.RPFilterDrops = true, new(uint64(7)) }, []string{
+			"ok eth0: rp_filter: all 0, device 0, effective 0",
+			"note eth1: rp_filter of eth1 is strict (all 0, device 1)" + dropped + observes + drops + mend + "eth1.rp_filter=2",
+		}},
+		{"observing, and requests are dropped", func(h *snapshot.Host) {
+			onEth1(h)
+			h.Attached, h.RPFilterDrops = true, new(uint64(7))
+			h.Status = &status.Status{Interfaces: []status.Interface{{Name: "eth1", Recent: flows.Recent{Unanswered: 1}}}}
+		}, []string{
+			"ok eth0: rp_filter: all 0, device 0, effective 0",
+			"error eth1: rp_filter of eth1 is strict (all 0, device 1)" + dropped + observes + drops + mend + "eth1.rp_filter=2",
 		}},
 		{"all", testhost.Set(map[string]int{"net.ipv4.conf.all.rp_filter": 1, "net.ipv4.conf.eth1.rp_filter": 2}), []string{
 			"warning eth0: rp_filter of eth0 is strict (all 1, device 0)" + strict + "eth0.rp_filter=2",

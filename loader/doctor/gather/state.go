@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf/rlimit"
@@ -163,6 +164,7 @@ func (g *gatherer) start() error {
 		s.Rights = append(s.Rights, snapshot.Right{Name: r.Name(), Purpose: r.Purpose})
 		mayLoad = mayLoad && r.Name() == "CAP_PERFMON"
 	}
+	g.host.HasUnit = hasUnit()
 	s.Place, s.BTF = pins.CheckPlace(g.PinDir), kernel.CheckBTF()
 	switch {
 	case g.journal != nil:
@@ -173,6 +175,15 @@ func (g *gatherer) start() error {
 		s.Features, s.Programs = probe(s.BTF != nil)
 	}
 	return nil
+}
+
+// hasUnit tells whether systemd runs (sd_booted(3)) and has the unit that packages install, or somebody made.
+func hasUnit() bool {
+	if _, err := os.Lstat("/run/systemd/system"); err != nil {
+		return false
+	}
+	isThere := func(dir string) bool { _, err := os.Stat(dir + "/systemd/system/replypath.service"); return err == nil }
+	return slices.ContainsFunc([]string{"/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib"}, isThere)
 }
 
 // probe asks the kernel. Without BTF, by which some features are found, it only asks whether it loads programs.

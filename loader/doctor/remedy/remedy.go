@@ -73,7 +73,7 @@ func AskElsewhere(e *snapshot.Elsewhere) string {
 
 // Command is one of replypath's for the pin directory.
 func Command(s *snapshot.State, words string) string {
-	if !s.IsByUnit() {
+	if !s.IsUsual() {
 		words += " --pin-dir " + finding.Quote(pins.Shown(s.PinDir))
 	}
 	return words

@@ -23,6 +23,7 @@ type State struct {
 	PinDir     string
 	Attached   bool           // a datapath is pinned
 	Pinned     bool           // the pin directory is there, whether it may be read or not
+	HasUnit    bool           // systemd runs here, and has replypath's unit
 	Elsewhere  *Elsewhere     // the datapath of another pin directory, nil for none; beside it none is started
 	InForce    *InForce       // what it works by, nil for nothing
 	Start      Start          // what a start takes
@@ -33,8 +34,23 @@ type State struct {
 	Enforcing map[int]bool
 }
 
-// IsByUnit tells whether the unit's daemon uses the pin directory: it is the usual one.
-func (s *State) IsByUnit() bool { return s.PinDir == "" || s.PinDir == pins.DefaultDir }
+// Recent is what became of requests by an interface lately; of one that nothing is known of, nothing did.
+func (s *State) Recent(name string) (recent flows.Recent) {
+	if s.Status != nil {
+		for n := range s.Status.Interfaces {
+			if i := &s.Status.Interfaces[n]; i.Name == name {
+				recent.Add(&i.Recent)
+			}
+		}
+	}
+	return recent
+}
+
+// IsUsual tells whether the pin directory is the usual one, which the unit's daemon uses.
+func (s *State) IsUsual() bool { return s.PinDir == "" || s.PinDir == pins.DefaultDir }
+
+// IsByUnit tells whether a daemon for the pin directory is the unit's.
+func (s *State) IsByUnit() bool { return s.IsUsual() && s.HasUnit }
 
 // Elsewhere is a datapath of this network namespace that is pinned in another directory.
 type Elsewhere struct {
