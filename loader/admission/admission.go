@@ -11,7 +11,6 @@ import (
 	"slices"
 
 	"github.com/cilium/ebpf"
-	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
 	"replypath/loader/datapath"
@@ -40,7 +39,7 @@ func (r *Rules) Records(t *Tuple) (bool, error) {
 	peer, self := t.Peer.Addr(), t.Self.Addr()
 	takes, err := r.takesSelf(self, t.Interface)
 	isOrdinary := peer.IsGlobalUnicast() && self.IsGlobalUnicast() && r.Own(peer) == 0 // address_is_ordinary() in bpf/src/tuple.h
-	return takes && isOrdinary && r.isListed(t.Protocol) && !isDHCP(t) && !r.excludes(t), err
+	return takes && isOrdinary && r.isListed(t.Protocol) && !r.excludes(t), err
 }
 
 // takesSelf is refusal_of_self() in bpf/src/admission.h.
@@ -67,11 +66,6 @@ func (r *Rules) takesSelf(self netip.Addr, id uint16) (bool, error) {
 
 func (r *Rules) isListed(protocol uint8) bool {
 	return r.Settings.Protocols[protocol/8]&(1<<(protocol%8)) != 0
-}
-
-// isDHCP is is_dhcp() in bpf/src/admission.h.
-func isDHCP(t *Tuple) bool {
-	return t.Protocol == unix.IPPROTO_UDP && slices.Contains([]uint16{67, 68, 546, 547}, t.Self.Port())
 }
 
 // excludes is is_excluded() in bpf/src/admission.h.

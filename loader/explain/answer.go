@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -17,6 +18,7 @@ import (
 	"replypath/bpf"
 	"replypath/loader/config"
 	"replypath/loader/counters"
+	"replypath/loader/datapath"
 	"replypath/loader/doctor/finding"
 	"replypath/loader/flows"
 )
@@ -107,7 +109,9 @@ func (h *Host) explainWithout(q *Question, device int) (Explanation, error) {
 	}
 	if device != 0 && verdict == NoFlow && reason == "" {
 		if slices.Contains(h.recording, device) {
-			return e, h.suppose(q, device, &e)
+			err := h.suppose(q, device, &e)
+			h.addStranger(q, &e)
+			return e, err
 		}
 		reason = reasonUnmanaged
 	}
@@ -125,7 +129,17 @@ func (h *Host) explainWithout(q *Question, device int) (Explanation, error) {
 		}
 	}
 	e.conclude(verdict, reason)
+	h.addStranger(q, &e)
 	return e, nil
+}
+
+// addStranger says where an address is asked about that the programs do not know as this host's.
+func (h *Host) addStranger(q *Question, e *Explanation) {
+	self, maps, flags := q.Self.Addr(), h.table.Maps(), uint32(0)
+	served := datapath.PrefixKey(bpf.DatapathPrefixKindPREFIX_SERVED, 0, netip.PrefixFrom(self, self.BitLen()))
+	if maps.OwnAddresses.Lookup(self.As16(), &flags) != nil && maps.Prefixes.Lookup(served, &flags) != nil {
+		e.Detail += fmt.Sprintf("; %s is no address of this host", self)
+	}
 }
 
 // agreed returns a sender by the device of a question for its own address that does not go by the rule: the one with this MAC,

@@ -3,6 +3,7 @@
 package scenario
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -384,4 +385,16 @@ func testExplainSeveral(t *testing.T, n *topology.TwoNIC, p *product.Product) {
 	if len(e.Others) != 0 || product.OrEmpty(e.Protocol) != "tcp" {
 		t.Errorf("the only TCP connection: %s", e)
 	}
+	stranger := p.Explain("--peer", last.Peer.Addr().String(), "--self", "10.99.0.1:5432")
+	wantVerdict(t, stranger, "no-flow", "")
+	wantDetail(t, stranger, "10.99.0.1 is no address of this host")
+	closed := traffic.NewConversation(t, traffic.TCP, n.ClientEth0, n.Server.Eth1.Address(topology.IPv4))
+	traffic.Ask(t, closed)
+	closed.Close()
+	await.Eventually(t, "explain says that a flow closes", func() error {
+		if text := p.Expect(0, "explain", "--peer", closed.Peer.String(), "--self", closed.Self.String()).Stdout; !strings.Contains(text, "closing, age ") {
+			return errors.New(text)
+		}
+		return nil
+	})
 }

@@ -98,6 +98,10 @@ func flowText(f *flows.Flow) string {
 	if f == nil {
 		return "-"
 	}
+	state := f.State
+	if f.Closing {
+		state = "closing"
+	}
 	return fmt.Sprintf("%s, age %s, idle %s, %d packets corrected",
-		f.State, output.Duration(f.AgeSeconds), output.Duration(f.IdleSeconds), f.CorrectedPackets)
+		state, output.Duration(f.AgeSeconds), output.Duration(f.IdleSeconds), f.CorrectedPackets)
 }
