@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
-	"time"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -21,7 +20,10 @@ var errLost = errors.New("events were lost")
 
 // socket receives rtnetlink multicast messages. The netlink library's own channels of events would do but for one
 // thing: they end, or go on without a word, when the kernel had to drop messages.
-type socket struct{ *nl.NetlinkSocket }
+type socket struct {
+	*nl.NetlinkSocket
+	queue int // another descriptor of it, which who receives closes: the first is closed while he may be at it
+}
 
 // subscribe opens a socket in the network namespace of the calling thread. The
 // groups are RTNLGRP_* up to 32.
@@ -38,7 +40,12 @@ func subscribe(receiveBuffer int, groups ...uint) (*socket, error) {
 			return nil, fmt.Errorf("enlarge the netlink receive buffer: %w", err)
 		}
 	}
-	return &socket{s}, nil
+	queue, err := unix.FcntlInt(uintptr(s.GetFd()), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		s.Close()
+		return nil, fmt.Errorf("duplicate the netlink socket: %w", err)
+	}
+	return &socket{s, queue}, nil
 }
 
 // receive waits for the next messages. The error wraps errLost where events were dropped, and the socket goes on then;
@@ -59,15 +66,16 @@ func (s *socket) receive() ([]syscall.NetlinkMessage, error) {
 // drain throws away what is queued. Once it has dropped a message, the kernel
 // goes on to drop them, and says so no second time, until the queue has been
 // empty: what is read before is not the whole truth, and whoever looks at the
-// kernel's tables before misses what changes after.
-func (s *socket) drain() (err error) {
-	empty := unix.NsecToTimeval(time.Millisecond.Nanoseconds())
-	defer func() { err = errors.Join(err, s.SetReceiveTimeout(new(unix.Timeval))) }()
-	for err = s.SetReceiveTimeout(&empty); err == nil || errors.Is(err, unix.ENOBUFS); {
-		_, _, err = s.Receive()
+// kernel's tables before misses what changes after. What comes once it was empty
+// is news: a flood may last for minutes.
+func (s *socket) drain() error {
+	for {
+		switch _, _, err := unix.Recvfrom(s.queue, nil, unix.MSG_DONTWAIT); err {
+		case nil, unix.ENOBUFS, unix.EINTR:
+		case unix.EAGAIN:
+			return nil
+		default:
+			return fmt.Errorf("empty the queue of netlink events: %w", err)
+		}
 	}
-	if errors.Is(err, unix.EAGAIN) {
-		return nil
-	}
-	return err
 }

@@ -49,6 +49,7 @@ func watch(ctx context.Context, receiveBuffer int) (<-chan Event, error) {
 		} else {
 			<-closed
 		}
+		unix.Close(s.queue)
 	}()
 	return w.events, nil
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -85,6 +86,38 @@ func (p *pair) change(t *testing.T, n int) {
 		await.Must(t, p.server.Netlink().AddrAdd(link, a))
 		await.Must(t, p.server.Netlink().AddrDel(link, a))
 	}
+}
+
+// endless are commands that change routes for ever.
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) {
+	const lines = "route replace 10.7.0.0/16 dev eth0\nroute replace 10.7.0.0/16 via 10.1.0.1\n"
+	return copy(p, strings.Repeat(lines, 1+len(p)/len(lines))[:len(p)/len(lines)*len(lines)]), nil
+}
+
+// TestWatchTellsOfLossInAFlood: a loss is reported while messages go on to come, so that neighbours are looked at meanwhile.
+func TestWatchTellsOfLossInAFlood(t *testing.T) {
+	p := newPair(t)
+	var events <-chan Event
+	await.Must(t, p.server.Do(func() (err error) {
+		events, err = watch(t.Context(), 4<<10)
+		return err
+	}))
+	for range 2 { // one has to wait for a processor at times
+		flood := p.server.Command(t.Context(), "ip", "-batch", "-")
+		flood.Stdin = endless{}
+		await.Must(t, flood.Start())
+		defer flood.Wait()
+		defer flood.Process.Kill()
+	}
+	losses, want := 0, 100
+	awaitEvent(t, events, fmt.Sprintf("%d losses while the flood lasts", want), func(e Event) bool {
+		if e.Kind == KindLost {
+			losses++
+		}
+		return losses == want
+	})
 }
 
 // What overflows the buffer is reported, and what comes after the report is complete again.
