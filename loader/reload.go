@@ -26,15 +26,12 @@ func (l reload) to(cfg *config.Config) error {
 	if err := check(l.netlink, cfg); err != nil {
 		return err
 	}
-	if cfg.MaxEntries != l.config.MaxEntries {
-		if err := l.resize(cfg); err != nil {
-			return fmt.Errorf("change the size of the flow tables: %w", err)
-		}
-	}
 	var tx undo.Tx
+	before := l.datapath
 	if err := l.follow(cfg, &tx); err != nil {
 		return errors.Join(err, tx.Abort())
 	}
+	l.leave(before)
 	l.describeConfig()
 	l.publish()
 	l.poke()
@@ -50,46 +47,59 @@ func (l reload) follow(cfg *config.Config, tx *undo.Tx) error {
 		l.config = before
 		return l.reconcile()
 	})
+	if cfg.MaxEntries != before.MaxEntries {
+		if err := l.resize(cfg, tx); err != nil {
+			return fmt.Errorf("change the size of the flow tables: %w", err)
+		}
+	}
 	l.config = cfg
 	l.source.LookAgain()
 	l.table.MustRead() // what nobody has told is found when somebody asks for it
 	return l.reconcile()
 }
 
-// resize replaces the datapath by one with flow tables of another size.
-func (l reload) resize(cfg *config.Config) error {
-	var tx undo.Tx
-	resized, maps, err := l.replaceTables(cfg, &tx)
+// resize puts tables of another size, and the programs that use them, in the place of those in force, which stay aside.
+func (l reload) resize(cfg *config.Config, tx *undo.Tx) error {
+	resized, err := datapath.Load(l.dir, l.datapathOptions(cfg))
 	if err != nil {
-		return errors.Join(err, tx.Abort())
+		return err
 	}
-	if err := resized.Commit(); err != nil {
-		l.log.Error("pins of the tables of another size are left", "error", err)
+	tx.OnAbort(resized.Close)
+	maps, err := hostmaps.Read(&resized.Maps)
+	if err != nil {
+		return err
 	}
-	old := l.datapath
-	err = l.published.WithoutReaders(func() error {
-		l.datapath, l.maps = resized, maps
+	tx.OnAbort(resized.Unpin)
+	before, mapsBefore := l.datapath, l.maps
+	tx.OnAbort(func() error { return l.switchBack(before, mapsBefore) })
+	if err := l.switchTo(resized); err != nil {
+		return err
+	}
+	if err := resized.Pin(); err != nil {
+		return err
+	}
+	return l.use(resized, maps)
+}
+
+// use makes a datapath the one in force.
+func (l reload) use(d *datapath.Datapath, maps *hostmaps.Maps) error {
+	return l.published.WithoutReaders(func() error {
+		l.datapath, l.maps = d, maps
 		l.publish()
 		return nil
 	})
-	return errors.Join(err, old.Close())
 }
 
-// replaceTables puts tables of another size, and the programs that use them, in the place of those in force.
-func (l reload) replaceTables(cfg *config.Config, tx *undo.Tx) (resized *datapath.Datapath, maps *hostmaps.Maps, err error) {
-	if resized, err = datapath.Load(l.dir, l.datapathOptions(cfg)); err != nil {
-		return nil, nil, err
+// leave ends with the datapath of before, where another one has replaced it. What is left of it is no reason to refuse the
+// configuration, which is in force.
+func (l reload) leave(before *datapath.Datapath) {
+	if before == l.datapath {
+		return
 	}
-	tx.OnAbort(resized.Close)
-	if maps, err = hostmaps.Read(&resized.Maps); err != nil {
-		return nil, nil, err
+	l.commit()
+	if err := before.Close(); err != nil {
+		l.log.Error("tables of another size are left open", "error", err)
 	}
-	tx.OnAbort(resized.Unpin)
-	tx.OnAbort(l.switchBack)
-	if err = l.switchTo(resized); err != nil {
-		return nil, nil, err
-	}
-	return resized, maps, resized.Pin()
 }
 
 // replacePrograms attaches the programs of a datapath in the place of those that
@@ -116,9 +126,14 @@ func (l reload) switchTo(to *datapath.Datapath) error {
 	return l.handOver(to, func() error { return l.replacePrograms(to) })
 }
 
-// switchBack attaches the programs of the datapath in force once more.
-func (l reload) switchBack() error {
-	return l.datapath.InGrace(func() error { return l.replacePrograms(l.datapath) })
+// switchBack makes a datapath of before the one in force again, with what its maps hold by now. Flows that began meanwhile are
+// entered with their next packet.
+func (l reload) switchBack(to *datapath.Datapath, maps *hostmaps.Maps) error {
+	now, err := hostmaps.Read(&to.Maps)
+	if err == nil {
+		maps = now
+	}
+	return errors.Join(err, l.use(to, maps), to.InGrace(func() error { return l.replacePrograms(to) }))
 }
 
 // check refuses a configuration that the interfaces which are there cannot

@@ -4,6 +4,7 @@ package loader
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"sync"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"replypath/loader/attach"
 	"replypath/loader/config"
 	"replypath/loader/flows"
+	"replypath/loader/pins"
 	"replypath/test/await"
 	"replypath/test/short"
 )
@@ -59,6 +61,41 @@ func TestReloadKeepsFlowsThatBeginMeanwhile(t *testing.T) {
 		r.stop()
 		b.ping()
 	})
+}
+
+// TestRefusedReloadKeepsTables: where what follows a change of the size fails, the tables of before are in force again, with
+// their flows; and the configuration that was refused is put in force by the next reload.
+func TestRefusedReloadKeepsTables(t *testing.T) {
+	b := newAnsweringServer(t)
+	r := b.start()
+	b.ping()
+	before, capacity := b.mapIDs(), b.status().Flows.Capacity
+	r.locked(func() error {
+		closed, _, err := pins.CreateJournal(r.dir)
+		journal := r.journal
+		attached := 0
+		r.attacher = &testAttacher{r.attacher, func(own attach.Means, i attach.Interface, programs attach.Programs) (attach.Result, error) {
+			if i.Name != "eth1" {
+				return own.Attach(i, programs)
+			}
+			if attached++; attached == 1 { // what attaches the programs of larger tables is followed by what fails
+				r.journal = closed
+			} else {
+				r.journal = journal
+			}
+			return own.Attach(i, programs)
+		}}
+		return errors.Join(err, closed.Close())
+	})
+	if err := r.reload(largerConfig); err == nil {
+		t.Fatal("a reload without a journal is not refused")
+	}
+	await.Same(b, "maps", before, b.mapIDs())
+	await.Same(b, "capacity", capacity, b.status().Flows.Capacity)
+	b.wantFlows("of before", 2)
+	await.Must(t, r.reload(largerConfig))
+	await.Same(b, "capacity after the next reload", 2*capacity, b.status().Flows.Capacity)
+	b.wantFlows("in larger tables", 2)
 }
 
 // TestReloadExcludesNobodyElse: while exclusions are replaced, none is in force that is half of one set and half of another.
