@@ -102,7 +102,9 @@ func (l *Loader) CountDown() error {
 	return errors.Join(l.maps.Limit(l.options.Trial), l.save())
 }
 
-// Keep confirms a trial: the datapath stays, and the one before it is gone. It fails when the time is over.
+// Keep confirms a trial: the datapath stays, and the one before it is gone. It fails when the time is over. The programs' limit
+// falls last: without one, and on trial in the journal, nobody would end what nobody has confirmed. What is left of it the
+// next start takes away.
 func (l *Loader) Keep() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -110,7 +112,7 @@ func (l *Loader) Keep() error {
 	if over {
 		return errors.New("it came too late")
 	}
-	if err := errors.Join(err, l.maps.Limit(0)); err != nil {
+	if err != nil {
 		return err
 	}
 	trial := l.state.Trial
@@ -118,6 +120,10 @@ func (l *Loader) Keep() error {
 	if err := l.save(); err != nil {
 		l.state.Trial = trial
 		return err
+	}
+	if err := l.maps.Limit(0); err != nil {
+		l.state.Trial = trial
+		return errors.Join(err, l.save())
 	}
 	l.commit()
 	l.reconcilePostponed()

@@ -12,6 +12,7 @@ import (
 	"replypath/bpf"
 	"replypath/loader/attach"
 	"replypath/loader/datapath"
+	"replypath/loader/pins"
 	"replypath/loader/status"
 	"replypath/test/await"
 	"replypath/test/topology"
@@ -107,6 +108,34 @@ func TestTrialEnds(t *testing.T) {
 	if b.logged("a trial was not confirmed, it is taken back") != 1 || b.status().TrialUntil == nil || b.mode() != "enforce" {
 		t.Error("not taken back by the next one")
 	}
+}
+
+// TestConfirmationIsWrittenFirst: a trial whose confirmation cannot be written down still has its end, and a confirmed one whose
+// process died before it took that away has none after the next start.
+func TestConfirmationIsWrittenFirst(t *testing.T) {
+	b := newServer(t)
+	r := b.start(onTrial)
+	until := b.until()
+	journal := r.journal
+	r.locked(func() error { r.journal = r.closedJournal(); return nil })
+	if err := r.Keep(); err == nil {
+		t.Error("confirmed without a journal")
+	}
+	r.locked(func() error { r.journal = journal; return nil })
+	await.Same(t, "end of the trial that is not confirmed", until, b.until())
+	await.Must(t, r.Keep())
+	await.Same(t, "end of the trial that is", 0, b.until())
+	r.locked(func() error { return r.maps.Limit(time.Hour) })
+	r.stop()
+	b.start()
+	await.Same(t, "end that was left", 0, b.until())
+}
+
+// closedJournal is one that nothing can be written to.
+func (r *running) closedJournal() *pins.JournalMap {
+	journal, _, err := pins.CreateJournal(r.dir)
+	await.Must(r.b.T, errors.Join(err, journal.Close()))
+	return journal
 }
 
 // TestTakeBackKeepsTheMechanism: what a trial has replaced is attached again the way that it was, on the device of the
