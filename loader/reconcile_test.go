@@ -14,6 +14,7 @@ import (
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
+	"replypath/loader/attach"
 	"replypath/loader/config"
 	"replypath/loader/discover/dump"
 	"replypath/loader/nexthop"
@@ -76,6 +77,33 @@ func TestEventsOfBystanders(t *testing.T) {
 		r.config = before
 		return nil
 	})
+}
+
+// TestRefusedInterfaceIsTriedAgain: an interface whose first attachment fails gets its programs soon after they would be taken,
+// without an event.
+func TestRefusedInterfaceIsTriedAgain(t *testing.T) {
+	b := newServer(t)
+	b.setSysctl("net/ipv6/conf/default/addr_gen_mode", "1") // no event comes later than the address below
+	b.ip("link add eth2 up type veth peer name far2\nlink set far2 up")
+	r := b.start()
+	var refused, lifted atomic.Bool
+	r.attachBy(func(own attach.Means, i attach.Interface, programs attach.Programs) (attach.Result, error) {
+		if i.Name == "eth2" && !lifted.Load() {
+			refused.Store(true)
+			return attach.Result{}, errInjected
+		}
+		return own.Attach(i, programs)
+	})
+	b.ip("addr add 10.77.0.1/24 dev eth2")
+	eventually(t, "eth2 is refused", refused.Load)
+	b.ip("addr add 10.88.0.1/32 dev eth1")
+	eventually(t, "what happened before is looked at", func() bool {
+		_, has := entries[[16]byte, uint32](b, b.maps().OwnAddresses)[netip.MustParseAddr("10.88.0.1").As16()]
+		return has
+	})
+	lifted.Store(true)
+	b.awaitAttached("eth2")
+	eventually(t, "nothing is said any more", func() bool { return len(b.status().Errors) == 0 })
 }
 
 // look returns what the kernel says of a program, and closes it.

@@ -6,6 +6,7 @@ package attachment
 import (
 	"errors"
 	"log/slog"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/time/rate"
@@ -61,6 +62,8 @@ type attachment struct {
 	mechanism attach.Mechanism
 	lost      bool // they were, and somebody took them off
 	repairs   *rate.Limiter
+	wait      time.Duration // after the last try to attach what could not be; 0: there was none
+	again     time.Time     // when it is over
 }
 
 // New returns the attachments of a host where nothing is managed yet.

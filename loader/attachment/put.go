@@ -43,7 +43,7 @@ func (a *Attachments) attach(i Interface) error {
 	// to remove one from a device that is up loses packets (qdisc_graft() in
 	// net/sched/sch_api.c deactivates the whole device).
 	of := a.of[i.Index]
-	of.mechanism = result.Mechanism
+	of.mechanism, of.wait = result.Mechanism, 0
 	if result.New {
 		a.host.Attached(i.Index)
 	}
@@ -61,16 +61,26 @@ func (a *Attachments) attach(i Interface) error {
 	return nil
 }
 
-// Lost looks for programs that somebody has taken off, and tries again to put back those that could not be. It tells
-// whether that is worth a reconciliation. What cannot be looked at is left to the slow timer, which tells why.
+// What could not be attached is tried again after these times: each try by clsact may add a qdisc and remove it, which costs
+// packets.
+const (
+	firstWait   = time.Second
+	longestWait = 16 * time.Second
+)
+
+// Lost looks for programs that somebody has taken off, and tries again to attach those that could not be: at first when it is
+// called next, then after a second, and twice as long each further time. It tells whether that is worth a reconciliation. What
+// cannot be looked at is left to the slow timer, which tells why.
 func (a *Attachments) Lost(now time.Time, interfaces []Interface) (due bool) {
 	for _, i := range interfaces {
 		switch of := a.of[i.Index]; {
-		case of.lost:
-			due = a.attach(i) == nil || due
 		case of.mechanism != attach.Auto:
 			complete, err := a.isComplete(i)
 			due = err == nil && !complete && of.repairs.AllowN(now, 1) || due
+		case of.wait == 0 || !now.Before(of.again):
+			of.wait = min(max(firstWait, 2*of.wait), longestWait)
+			of.again = now.Add(of.wait)
+			due = a.attach(i) == nil || due
 		}
 	}
 	return due
