@@ -60,7 +60,7 @@ func (a *askedSettings) haveEverybodyAsked(g *gateway) error {
 		key := hostsettings.NeighbourKey(addressFamily(g), a.NameOf(g.Interface), setting.leaf)
 		change, err := hostsettings.Plan(key, setting.value)
 		if change != nil && setting.leaf == knownFirst {
-			asked, err := nexthop.Asked(a.Netlink(), g.Interface, g.Address)
+			asked, err := nexthop.Asked(g.Interface, g.Address)
 			if err != nil {
 				return err
 			}
@@ -111,7 +111,7 @@ func (a *askedSettings) keepWhileAsked(needed map[undo.Setting]bool) error {
 		if what.Leaf != knownFirst || needed[what] {
 			continue
 		}
-		asked, err := nexthop.Asked(a.Netlink(), what.Device, unspecified[what.Family])
+		asked, err := nexthop.Asked(what.Device, unspecified[what.Family])
 		if asked || err != nil {
 			needed[what], needed[undo.Setting{Device: what.Device, Family: what.Family, Leaf: everybodyAgain}] = true, true
 		}

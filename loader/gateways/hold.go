@@ -184,7 +184,7 @@ func (t *Table) ask(g *gateway, now time.Time) (bool, error) {
 
 // holdUnknown holds a gateway that has never answered, unless the kernel has its MAC by now.
 func (t *Table) holdUnknown(g *gateway) error {
-	state, err := nexthop.StateNow(t.host.Netlink(), g.Gateway)
+	state, err := nexthop.StateNow(g.Gateway)
 	if err != nil || nexthop.Usable(state) {
 		return err // the event is on its way
 	}

@@ -22,7 +22,7 @@ func (w *waiting) release(g *gateway) error {
 		!g.only && (g.wroteLast || !w.isOneOfSeveral(g)) {
 		return nil
 	}
-	if state, err := nexthop.StateNow(w.Netlink(), g.Gateway); err != nil || state != nexthop.StateIncomplete {
+	if state, err := nexthop.StateNow(g.Gateway); err != nil || state != nexthop.StateIncomplete {
 		return err
 	}
 	g.wroteLast = g.wroteLast || !g.only
@@ -52,7 +52,7 @@ func (w *waiting) haveSocketsPassOver(g *gateway) {
 func (w *waiting) releaseFailed(g *gateway) error {
 	const tries = 3 // in which more may be sent
 	for range tries {
-		state, err := nexthop.StateNow(w.Netlink(), g.Gateway)
+		state, err := nexthop.StateNow(g.Gateway)
 		if err != nil || state != nexthop.StateIncomplete {
 			return err
 		}

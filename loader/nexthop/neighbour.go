@@ -4,11 +4,16 @@ package nexthop
 
 import (
 	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
 	"replypath/loader/discover/dump"
@@ -80,8 +85,8 @@ type location struct {
 }
 
 // neighbours returns the neighbour entries of all interfaces.
-func neighbours(nl *netlink.Handle) (map[location]*netlink.Neigh, error) {
-	list, err := dump.Neighbours(nl)
+func neighbours(handle *netlink.Handle) (map[location]*netlink.Neigh, error) {
+	list, err := dump.Neighbours(handle)
 	if err != nil {
 		return nil, err
 	}
@@ -92,22 +97,57 @@ func neighbours(nl *netlink.Handle) (map[location]*netlink.Neigh, error) {
 	return entries, nil
 }
 
+// entryOf returns the entry of an address on an interface, nil where there is none. The kernel is asked for this one alone, which
+// it answers since Linux 5.0 (neigh_get() in net/core/neighbour.c): there may be tens of thousands of others.
+func entryOf(device int, address netip.Addr) (*netlink.Neigh, error) {
+	request := askNeighbours(0, address, device)
+	request.AddData(nl.NewRtAttr(unix.NDA_DST, address.AsSlice()))
+	messages, err := request.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWNEIGH)
+	switch {
+	case errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV):
+		return nil, nil
+	case err != nil || len(messages) == 0:
+		return nil, fmt.Errorf("look up neighbour %s on interface %d: %w", address, device, err)
+	}
+	return netlink.NeighDeserialize(messages[0])
+}
+
+func askNeighbours(flags int, like netip.Addr, device int) *nl.NetlinkRequest {
+	family := unix.AF_INET6
+	if like.Is4() {
+		family = unix.AF_INET
+	}
+	request := nl.NewNetlinkRequest(unix.RTM_GETNEIGH, flags)
+	request.AddData(&netlink.Ndmsg{Family: uint8(family), Index: uint32(device)})
+	return request
+}
+
 // Asked tells whether the kernel asks for the MAC of a neighbour of an interface that it has none of,
-// in the family of an address, but for that address itself.
-func Asked(nl *netlink.Handle, device int, but netip.Addr) (bool, error) {
-	list, err := dump.Neighbours(nl)
-	return slices.ContainsFunc(list, func(n netlink.Neigh) bool {
-		address := dump.Address(n.IP)
-		return n.LinkIndex == device && n.State == netlink.NUD_INCOMPLETE && address.Is4() == but.Is4() && address != but
-	}), err
+// in the family of an address, but for that address itself. It works in the network namespace of the calling thread.
+func Asked(device int, but netip.Addr) (asked bool, err error) {
+	request := askNeighbours(unix.NLM_F_DUMP, but, 0)
+	request.AddData(nl.NewRtAttr(unix.NDA_IFINDEX, nl.Uint32Attr(uint32(device))))
+	err = request.ExecuteIter(unix.NETLINK_ROUTE, unix.RTM_NEWNEIGH, func(message []byte) bool {
+		const state = 8 // where struct ndmsg has it: of thousands few are in this one
+		if len(message) < unix.SizeofNdMsg || binary.NativeEndian.Uint16(message[state:]) != netlink.NUD_INCOMPLETE {
+			return true
+		}
+		n, err := netlink.NeighDeserialize(message)
+		asked = err == nil && n.LinkIndex == device && dump.Address(n.IP) != but
+		return !asked
+	})
+	if err != nil {
+		return asked, fmt.Errorf("list neighbours of interface %d: %w", device, err)
+	}
+	return asked, nil
 }
 
 // addressSet holds addresses of this host; link-local ones are an interface's
 // own and may be a router's elsewhere.
 type addressSet map[location]bool
 
-func ownAddresses(nl *netlink.Handle) (addressSet, error) {
-	addresses, err := dump.Addresses(nl)
+func ownAddresses(handle *netlink.Handle) (addressSet, error) {
+	addresses, err := dump.Addresses(handle)
 	if err != nil {
 		return nil, err
 	}

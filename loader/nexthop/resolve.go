@@ -90,15 +90,12 @@ func ForgetNobody(nl *netlink.Handle) (deleted int, err error) {
 	return deleted, errors.Join(errs...)
 }
 
-// StateNow returns the state of a gateway's neighbour entry.
-func StateNow(nl *netlink.Handle, g Gateway) (string, error) {
-	entries, err := neighbours(nl)
-	if err != nil {
-		return "", err
+// StateNow returns the state of a gateway's neighbour entry, in the network namespace of the calling thread.
+func StateNow(g Gateway) (string, error) {
+	entry, err := entryOf(g.Interface, g.Address)
+	if entry == nil || err != nil {
+		return StateNone, err
 	}
-	if entry := entries[location{g.Interface, g.Address}]; entry != nil {
-		state, _ := wordOf(entry)
-		return state, nil
-	}
-	return StateNone, nil
+	state, _ := wordOf(entry)
+	return state, nil
 }
