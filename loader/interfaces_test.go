@@ -15,6 +15,7 @@ import (
 	"replypath/bpf"
 	"replypath/loader/discover"
 	"replypath/loader/nexthop"
+	"replypath/loader/pins"
 	"replypath/loader/status"
 	"replypath/test/await"
 )
@@ -82,4 +83,32 @@ func TestJournalIsBounded(t *testing.T) {
 	await.Same(b, "what was counted for eth1", before, r.pairs())
 	r.stop()
 	await.Same(b, "in a trial", before, b.start(func(o *Options) { o.Trial = time.Hour }).pairs())
+}
+
+// TestRecordsOutliveWhatIsTaught: a record goes after what handshakes by its interface taught, also where that cannot be forgotten
+// at first: who gets its id next would inherit it.
+func TestRecordsOutliveWhatIsTaught(t *testing.T) {
+	b := newServer(t)
+	r := b.start()
+	r.locked(func() error {
+		for id := range uint16(100) {
+			r.state.Interfaces = append(r.state.Interfaces, pins.InterfaceRecord{ID: 1000 + id, Name: "eth9"})
+		}
+		known := slices.Clone(r.state.Interfaces)
+		whole := r.datapath.Ways
+		closed, err := whole.Clone()
+		await.Must(t, errors.Join(err, bpf.Close(closed)))
+		r.datapath.Ways = closed
+		err = r.gone.Drop(&r.state, r.datapath)
+		r.datapath.Ways = whole
+		if err == nil {
+			t.Error("what was taught is forgotten without its map")
+		}
+		await.Same(t, "records", known, r.state.Interfaces)
+		await.Must(t, r.gone.Drop(&r.state, r.datapath))
+		if left := len(r.state.Interfaces); left >= len(known) {
+			t.Errorf("%d records are left", left)
+		}
+		return nil
+	})
 }

@@ -41,16 +41,20 @@ func (g *Gone) Drop(j *pins.Journal, d *datapath.Datapath) error {
 	if _, err := flows.Usage(&d.Maps, clock, nil, named); err != nil {
 		return err
 	}
-	j.Interfaces = dropGone(j.Interfaces, func(r pins.InterfaceRecord) bool { return r.Index != 0 || interfaces[r.ID] })
+	keptInterfaces := dropGone(j.Interfaces, func(r pins.InterfaceRecord) bool { return r.Index != 0 || interfaces[r.ID] })
+	_, err = flows.ForgetSenders(&d.Maps, func(s bpf.DatapathSender) bool {
+		return !slices.ContainsFunc(keptInterfaces, func(r pins.InterfaceRecord) bool { return r.ID == s.Interface })
+	})
+	if err != nil {
+		return err // an id without a record is free, and who gets it would inherit
+	}
+	j.Interfaces = keptInterfaces
 	j.Gateways = dropGone(j.Gateways, func(r pins.GatewayRecord) bool { return !r.Gone || gateways[r.ID] })
 	g.stayed = len(j.Interfaces) + len(j.Gateways)
-	_, err = flows.ForgetSenders(&d.Maps, func(s bpf.DatapathSender) bool {
-		return !slices.ContainsFunc(j.Interfaces, func(r pins.InterfaceRecord) bool { return r.ID == s.Interface })
-	})
-	return err
+	return nil
 }
 
-// dropGone drops the first of the records that are not needed. The last ones stay.
+// dropGone returns the records without the first of those that are not needed. The last ones stay.
 func dropGone[R any](records []R, isNeeded func(R) bool) []R {
 	spare := -mostGone
 	for _, r := range records {
@@ -58,7 +62,7 @@ func dropGone[R any](records []R, isNeeded func(R) bool) []R {
 			spare++
 		}
 	}
-	return slices.DeleteFunc(records, func(r R) bool {
+	return slices.DeleteFunc(slices.Clone(records), func(r R) bool {
 		if isNeeded(r) || spare <= 0 {
 			return false
 		}

@@ -4,6 +4,7 @@ package interfaces
 
 import (
 	"fmt"
+	"slices"
 
 	"replypath/loader/discover"
 	"replypath/loader/identity"
@@ -30,12 +31,17 @@ func (t *Table) identify(i discover.Interface) (uint16, error) {
 // left that of the interface that was recorded first among those that are gone.
 func (t *Table) freeID() (uint16, error) {
 	records := &t.host.Journal.Interfaces
+	before := slices.Clone(*records)
 	id, dropped := identity.NextID(records, t.host.Datapath().Devices.MaxEntries(), func(r pins.InterfaceRecord) (uint16, bool) { return r.ID, r.Index == 0 })
-	switch {
-	case id == 0:
+	if id == 0 {
 		return 0, fmt.Errorf("%d interfaces are managed or caught already, which is as many as can be", len(*records))
-	case dropped:
-		return id, t.host.Forget(id)
+	}
+	if !dropped {
+		return id, nil
+	}
+	if err := t.host.Forget(id); err != nil {
+		*records = before // else it would be free, with what was counted for the one that is gone
+		return 0, err
 	}
 	return id, nil
 }
