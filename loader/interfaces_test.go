@@ -14,6 +14,7 @@ import (
 
 	"replypath/bpf"
 	"replypath/loader/discover"
+	"replypath/loader/identity"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
 	"replypath/loader/status"
@@ -108,6 +109,38 @@ func TestRecordsOutliveWhatIsTaught(t *testing.T) {
 		await.Must(t, r.gone.Drop(&r.state, r.datapath))
 		if left := len(r.state.Interfaces); left >= len(known) {
 			t.Errorf("%d records are left", left)
+		}
+		return nil
+	})
+}
+
+// TestSuspectUntilAsked: where nobody could tell whether an interface is still the one that had its index, as events were lost,
+// that is asked again.
+func TestSuspectUntilAsked(t *testing.T) {
+	b := newServer(t)
+	b.addEth2(0)
+	r := b.start()
+	b.awaitAttached("eth2")
+	index := b.linkOf("eth2").Attrs().Index
+	r.locked(func() error {
+		var found []discover.Interface
+		for _, m := range r.interfaces.Served() {
+			found = append(found, m.Interface)
+		}
+		b.ip("link del eth2")
+		b.addEth2(index)
+		r.interfaces.Suspect()
+		record := identity.Record(r.state.Interfaces, index)
+		record.Index = -index // about which the kernel answers nothing (EINVAL)
+		_, err := r.interfaces.Release(found)
+		record.Index = index
+		if err == nil {
+			t.Error("the kernel could be asked")
+		}
+		before := record.ID
+		await.Must(t, r.reconcile())
+		if now := identity.Record(r.state.Interfaces, index); now.ID == before {
+			t.Errorf("eth2 has the id %d of the one before", before)
 		}
 		return nil
 	})

@@ -30,6 +30,7 @@ const (
 // now on and was managed, or the other way round, is served once that has ended.
 func (t *Table) Release(found []discover.Interface) ([]discover.Interface, error) {
 	var errs []error
+	suspect := false // still
 	for i := range t.host.Journal.Interfaces {
 		r := &t.host.Journal.Interfaces[i]
 		if r.Index == 0 {
@@ -40,7 +41,8 @@ func (t *Table) Release(found []discover.Interface) ([]discover.Interface, error
 		wanted := slices.ContainsFunc(found, func(i discover.Interface) bool { return isIt(i) && i.Catches == r.Catches })
 		what, err := t.presenceOf(r)
 		switch {
-		case err != nil:
+		case err != nil: // what was not asked is asked the next time
+			suspect = t.suspect
 			errs = append(errs, err)
 		case what == absent: // it may have gone after it was found
 			found = slices.DeleteFunc(found, isIt)
@@ -58,7 +60,7 @@ func (t *Table) Release(found []discover.Interface) ([]discover.Interface, error
 	if err == nil {
 		clear(t.removed)
 	}
-	t.suspect = false
+	t.suspect = suspect
 	return found, err
 }
 
