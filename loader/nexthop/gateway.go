@@ -80,7 +80,7 @@ type OwnRoute struct {
 }
 
 func resolveAll(
-	nl *netlink.Handle, managed []discover.Interface, hops []hop, reaches reaches, rules []dump.Rule,
+	nl *netlink.Handle, managed []discover.Interface, hops []hop, reaches *reaches, rules []dump.Rule,
 ) ([]Gateway, error) {
 	own, err := ownAddresses(nl)
 	if err != nil {
@@ -185,7 +185,7 @@ func (h *hop) isOwn() bool { return h.kind == byFallback || h.kind == byBound }
 func (h *hop) isGateway() bool { return h.gateway.IsValid() && !h.isOwn() }
 
 // gatewaysOf returns the gateways of one interface, ordered by address.
-func gatewaysOf(i discover.Interface, routed []hop, reaches reaches, by map[int]*tables) []Gateway {
+func gatewaysOf(i discover.Interface, routed []hop, reaches *reaches, by map[int]*tables) []Gateway {
 	hops := configuredHops(i)
 	replaced := map[int]bool{}
 	for _, h := range hops {

@@ -36,7 +36,7 @@ type knowledge struct {
 	scan     *discover.Routes
 	hops     *dump.Values[hop]
 	networks networks
-	reaches  reaches
+	reaches  *reaches
 	wasPlain bool   // the last route led by one gateway, and was no default route
 	reached  *found // by the last route
 }
@@ -133,7 +133,7 @@ func readAll(readers []*familyReader) (*knowledge, time.Duration, error) {
 func newKnowledge() *knowledge {
 	return &knowledge{
 		scan: discover.NewRoutes(), hops: dump.NewValues(collectHops),
-		networks: make(networks), reaches: make(reaches),
+		networks: make(networks), reaches: newReaches(),
 	}
 }
 
@@ -142,7 +142,7 @@ func (k *knowledge) take(family int, from *knowledge) {
 	k.scan.Take(family, from.scan)
 	k.hops.Take(family, from.hops)
 	maps.Copy(k.networks, from.networks)
-	maps.Copy(k.reaches, from.reaches)
+	k.reaches.take(from.reaches)
 }
 
 // Begin is dump.Collector's.
@@ -162,7 +162,7 @@ func (k *knowledge) Collect(r *dump.Route) {
 	}
 	k.networks.Collect(r)
 	if isAsBefore && k.reached != nil {
-		k.reached.add(r.Dst.Masked())
+		k.reaches.add(k.reached, r.Dst.Masked())
 	} else {
 		k.reached, _ = k.reaches.collect(r)
 	}

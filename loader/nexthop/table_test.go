@@ -261,7 +261,7 @@ func TestReadWaitsForFlush(t *testing.T) {
 	awaitEvent(t, f.events, "eth1 goes down", isOfEth1)
 	f.inside(func() error { _, err := f.table.Read(); return err })
 	await.Must(t, <-down)
-	for to := range f.table.known.reaches {
+	for to := range f.table.known.reaches.by {
 		if to.device == eth1 {
 			t.Errorf("a gateway of eth1 is known after it has gone down: %+v", to)
 		}
