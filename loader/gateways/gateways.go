@@ -96,11 +96,11 @@ func (t *Table) Neighbour(seen nexthop.Gateway) (isGateway, recorded bool) {
 	if g == nil {
 		return false, false
 	}
-	seen.IPv4, seen.IPv6, seen.Main, seen.Reach4, seen.Reach6 = g.IPv4, g.IPv6, g.Main, g.Reach4, g.Reach6
-	seen.Sources = g.Sources
+	now := g.Gateway // what routes tell stays
+	now.State, now.MAC, now.Requested = seen.State, seen.MAC, seen.Requested
 	wasHeld, wasBridged := g.isHeld(), g.isBridged()
-	counted := t.host.noteDeletion(g, seen)
-	t.observe(g, seen)
+	counted := t.host.noteDeletion(g, now)
+	t.observe(g, now)
 	if recorded = wasHeld != g.isHeld() || wasBridged != g.isBridged() || counted; recorded {
 		t.records.write()
 	}

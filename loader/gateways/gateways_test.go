@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"reflect"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -44,6 +45,30 @@ func TestGatewayMACOutlivesItsEntry(t *testing.T) {
 			t.Errorf("%s: %s", step.state, g.mac)
 		}
 	}
+}
+
+// TestEventKeepsRoutes: a neighbour event changes what it tells of, and nothing of what routes have told of the gateway.
+func TestEventKeepsRoutes(t *testing.T) {
+	table := New(Host{
+		Log: slog.New(slog.DiscardHandler), NameOf: func(int) string { return "eth0" },
+		Interface: func(int) Interface { return Interface{} }, Defaults: func() []nexthop.Default { return nil },
+	})
+	want := nexthop.Gateway{Interface: 1, Address: netip.MustParseAddr("10.0.0.1")}
+	for _, field := range reflect.ValueOf(&want).Elem().Fields() {
+		switch {
+		case field.Kind() == reflect.Bool:
+			field.SetBool(true)
+		case field.Kind() == reflect.Slice:
+			field.Set(reflect.MakeSlice(field.Type(), 1, 1))
+		case field.Kind() == reflect.Struct && field.IsZero():
+			field.Field(0).SetBool(true)
+		}
+	}
+	g := &gateway{Gateway: want, id: 1}
+	table.gateways[keyOf(&want)] = g
+	want.State, want.MAC, want.Requested = nexthop.StateReachable, net.HardwareAddr{2, 0, 0, 0, 0, 1}, false
+	table.Neighbour(nexthop.Gateway{Interface: 1, Address: want.Address, State: want.State, MAC: want.MAC})
+	await.Same(t, "gateway", want, g.Gateway)
 }
 
 func TestSchedule(t *testing.T) {
