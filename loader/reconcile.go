@@ -33,7 +33,7 @@ import (
 func (l *core) reconcile() error {
 	defer l.publish()
 	r := reconciliation{core: l}
-	if err := r.read(); err != nil {
+	if err := problems.Caught(r.read); err != nil {
 		return err
 	}
 	r.describe(r.arrange())
@@ -201,6 +201,7 @@ func (r *reconciliation) tendFallback() {
 
 func (l *core) reconcileOrLog() (done bool) {
 	err := l.reconcile()
+	problems.LogStack(l.log, err)
 	l.problems.Replace(scopeNamespace, slog.LevelError, problems.Messages(err))
 	return err == nil
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"replypath/loader/config"
 	"replypath/loader/discover/dump"
 	"replypath/loader/nexthop"
+	"replypath/loader/view"
 	"replypath/metrics"
 	"replypath/test/await"
 )
@@ -104,6 +106,29 @@ func TestRefusedInterfaceIsTriedAgain(t *testing.T) {
 	lifted.Store(true)
 	b.awaitAttached("eth2")
 	eventually(t, "nothing is said any more", func() bool { return len(b.status().Errors) == 0 })
+}
+
+// TestPanicIsAnError: what panics while the host, or the maps, are read is an error of that reading. The daemon goes on.
+func TestPanicIsAnError(t *testing.T) {
+	b := newServer(t)
+	r := b.start()
+	r.locked(func() error {
+		before, view := r.config, new(view.View) // without a datapath
+		r.config = nil
+		if r.reconcileOrLog() || !strings.Contains(strings.Join(r.problems.All(), "\n"), "a fault of replypath's") {
+			t.Errorf("problems %q", r.problems.All())
+		}
+		r.config = before
+		r.published.Publish(view)
+		if _, err := r.Snapshot(); err == nil {
+			t.Error("what is not there is shown")
+		}
+		if !r.reconcileOrLog() || len(r.problems.All()) > 0 {
+			t.Errorf("it does not go on: %q", r.problems.All())
+		}
+		return nil
+	})
+	await.Same(t, "stacks in the log", 2, b.logged("a reading has panicked"))
 }
 
 // look returns what the kernel says of a program, and closes it.

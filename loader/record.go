@@ -55,10 +55,20 @@ func (r *record) countRepair(object string) {
 }
 
 // Snapshot reads every figure, see view.Published. Like Lacking, it does not wait for who changes the host.
-func (r *record) Snapshot() (*metrics.Snapshot, error) { return r.published.Snapshot() }
+func (l *Loader) Snapshot() (*metrics.Snapshot, error) { return caught(l.log, l.published.Snapshot) }
 
 // Lacking says what is not as the configuration has it.
-func (r *record) Lacking() ([]string, error) { return r.published.Lacking() }
+func (l *Loader) Lacking() ([]string, error) { return caught(l.log, l.published.Lacking) }
+
+// caught reads something for somebody else than the daemon's loop.
+func caught[T any](log *slog.Logger, read func() (T, error)) (value T, err error) {
+	err = problems.Caught(func() (err error) {
+		value, err = read()
+		return err
+	})
+	problems.LogStack(log, err)
+	return value, err
+}
 
 // Passed tells when Run went round last.
 func (r *record) Passed() time.Time { return r.published.Passed() }

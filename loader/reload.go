@@ -12,6 +12,7 @@ import (
 	"replypath/loader/datapath"
 	"replypath/loader/discover"
 	"replypath/loader/hostmaps"
+	"replypath/loader/problems"
 	"replypath/loader/undo"
 )
 
@@ -23,7 +24,8 @@ func (l reload) to(cfg *config.Config) error {
 	if l.state.Trial != nil {
 		return errors.New("the datapath is on trial: confirm it first")
 	}
-	if err := check(l.netlink, cfg); err != nil {
+	if err := problems.Caught(func() error { return check(l.netlink, cfg) }); err != nil {
+		problems.LogStack(l.log, err)
 		return err
 	}
 	var tx undo.Tx

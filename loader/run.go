@@ -8,6 +8,7 @@ import (
 	"replypath/loader/discover"
 	"replypath/loader/interfaces"
 	"replypath/loader/nexthop"
+	"replypath/loader/problems"
 	"time"
 )
 
@@ -212,6 +213,7 @@ func (r *runner) event(e nexthop.Event, open bool) (mayAsk bool) {
 		mayAsk = r.link(e)
 	case e.Kind == nexthop.KindLost:
 		r.log.Warn("events were lost, everything is read again", "error", e.Err)
+		problems.LogStack(r.log, e.Err)
 		r.verifying = true
 		r.interfaces.Suspect()
 	}

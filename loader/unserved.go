@@ -16,7 +16,7 @@ import (
 // flushUnserved forgets the flows that the configuration in force would not have
 // recorded. That it cannot is logged: the configuration is in force all the same.
 func (l *core) flushUnserved() {
-	flushed, err := flushRefused(l.options.PinDir, l.maps)
+	flushed, err := caught(l.log, func() (int, error) { return flushRefused(l.options.PinDir, l.maps) })
 	if flushed > 0 {
 		l.log.Info("flows forgotten that the configuration does not serve", "flows", flushed)
 	}

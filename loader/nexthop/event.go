@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/discover/dump"
+	"replypath/loader/problems"
 )
 
 // Kind says what an event is about.
@@ -83,6 +84,15 @@ func parse(m syscall.NetlinkMessage) (Event, bool) {
 		return lost(m, "is too short"), true
 	}
 	return read(m)
+}
+
+// parseCaught is parse for a message of which it may not even know that it makes no sense.
+func parseCaught(m syscall.NetlinkMessage) (e Event, ok bool) {
+	err := problems.Caught(func() error { e, ok = parse(m); return nil })
+	if err != nil {
+		return Event{Kind: KindLost, Err: fmt.Errorf("%w: a message of type %d: %w", errLost, m.Header.Type, err)}, true
+	}
+	return e, ok
 }
 
 // reader returns the function for a type of message, and the length of the

@@ -13,6 +13,7 @@ import (
 
 	"replypath/loader/discover"
 	"replypath/loader/discover/dump"
+	"replypath/loader/problems"
 )
 
 // Table is what of the host's routes matters: a few values, of perhaps a million routes. It follows the changes. What a
@@ -117,7 +118,7 @@ func ThreadTime() time.Duration {
 func readAll(readers []*familyReader) (*knowledge, time.Duration, error) {
 	var all errgroup.Group
 	for _, r := range readers {
-		all.Go(r.read)
+		all.Go(func() error { return problems.Caught(r.read) })
 	}
 	err := all.Wait()
 	k, took := newKnowledge(), time.Duration(0)

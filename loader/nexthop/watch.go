@@ -73,7 +73,7 @@ func (w *watcher) run(ctx context.Context) {
 			continue
 		}
 		for _, m := range messages {
-			if event, ok := parse(m); ok && !w.send(ctx, event) {
+			if event, ok := parseCaught(m); ok && !w.send(ctx, event) {
 				return
 			}
 		}

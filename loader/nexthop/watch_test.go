@@ -7,10 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
 
 	"replypath/test/await"
 )
@@ -72,6 +76,19 @@ neigh add proxy 10.1.0.50 dev eth0
 		}
 		return e.Kind == KindNeighbour && e.Neighbour.Address == address("10.1.0.51")
 	})
+}
+
+// TestPanicInAMessage: a message by which the parser panics, as the library's does by an empty attribute, stands for a lost one; and
+// what panics while routes are read is an error.
+func TestPanicInAMessage(t *testing.T) {
+	message := syscall.NetlinkMessage{Header: syscall.NlMsghdr{Type: unix.RTM_NEWNEIGH}, Data: make([]byte, unix.SizeofNdMsg)}
+	message.Data = slices.Clip(append(message.Data, nl.NewRtAttr(netlink.NDA_FLAGS_EXT, nil).Serialize()...))
+	if e, ok := parseCaught(message); !ok || e.Kind != KindLost || !errors.Is(e.Err, errLost) {
+		t.Errorf("event %+v", e)
+	}
+	if _, _, err := readAll([]*familyReader{{family: unix.AF_INET}}); err == nil {
+		t.Error("routes are read without a socket")
+	}
 }
 
 // change makes the kernel send two events n times.
