@@ -81,6 +81,7 @@ type opened struct {
 	dir       *pins.Dir           // nil once it is closed
 	namespace *pins.NamespaceLock // nil where a stranger has the lock
 	netlink   *netlink.Handle
+	readers   *netlink.Handle // of what is published: a handle makes who asks wait for who asked before
 	attacher  attach.Means
 	datapath  *datapath.Datapath
 	maps      *hostmaps.Maps // its

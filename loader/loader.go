@@ -58,6 +58,7 @@ func (l *Loader) Close() error {
 		l.state.PID = 0
 		err := errors.Join(l.gateways.Leave(), l.save(), l.journal.Close(), l.datapath.Close(), l.dir.Close(), l.namespace.Close())
 		l.netlink.Close()
+		l.readers.Close()
 		l.dir = nil
 		l.published.Publish(nil)
 		return err

@@ -57,7 +57,7 @@ func newCore(options Options) *core {
 // appointOwners makes those who own a part of the state.
 func (l *core) appointOwners() {
 	means := func() attach.Means { return l.attacher }
-	l.published.Attacher = means
+	l.published.Attacher = func() attach.Means { return attach.New(l.linksDir(), l.readers, l.options.Mechanism) }
 	l.sysctls = &undo.Sysctls{
 		Records: &l.state.Sysctls, Save: l.save, Identities: l.identities, Tx: &l.tx, Log: l.log,
 		Repaired: l.counting(repairSysctl), Allowance: newAllowance,

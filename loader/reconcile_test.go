@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/attach"
@@ -106,6 +107,25 @@ func TestRefusedInterfaceIsTriedAgain(t *testing.T) {
 	lifted.Store(true)
 	b.awaitAttached("eth2")
 	eventually(t, "nothing is said any more", func() bool { return len(b.status().Errors) == 0 })
+}
+
+// TestScrapeDoesNotWait: what is attached by clsact is shown while the loop's own question to the kernel is under way.
+func TestScrapeDoesNotWait(t *testing.T) {
+	b := newServer(t)
+	r := b.start(byClsact)
+	shown := make(chan error, 1)
+	r.locked(func() error {
+		return r.netlink.RouteListFilteredIter(unix.AF_INET, new(netlink.Route), 0, func(netlink.Route) bool {
+			go func() { _, err := r.Snapshot(); shown <- err }()
+			select {
+			case err := <-shown:
+				await.Must(t, err)
+			case <-within(t).Done():
+				t.Error("it waits")
+			}
+			return false
+		})
+	})
 }
 
 // TestPanicIsAnError: what panics while the host, or the maps, are read is an error of that reading. The daemon goes on.

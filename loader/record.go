@@ -60,7 +60,7 @@ func (l *Loader) Snapshot() (*metrics.Snapshot, error) { return caught(l.log, l.
 // Lacking says what is not as the configuration has it.
 func (l *Loader) Lacking() ([]string, error) { return caught(l.log, l.published.Lacking) }
 
-// caught reads something for somebody else than the daemon's loop.
+// caught is problems.Caught for what returns a value, with a word about the stack.
 func caught[T any](log *slog.Logger, read func() (T, error)) (value T, err error) {
 	err = problems.Caught(func() (err error) {
 		value, err = read()

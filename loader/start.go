@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf/rlimit"
+	"github.com/vishvananda/netlink"
 
 	"replypath/bpf"
 	"replypath/loader/attach"
@@ -157,11 +158,12 @@ func (l start) chooseSeeds() error {
 }
 
 func (l start) openNetlink() (err error) {
-	l.netlink, err = dump.Open()
-	if err != nil {
-		return err
+	for _, handle := range []**netlink.Handle{&l.netlink, &l.readers} {
+		if *handle, err = dump.Open(); err != nil {
+			return err
+		}
+		l.tx.OnAbort(func() error { (*handle).Close(); return nil })
 	}
-	l.tx.OnAbort(func() error { l.netlink.Close(); return nil })
 	return nil
 }
 
