@@ -14,6 +14,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"replypath/loader/problems"
 )
 
 // Socket is what the kernel tells of one.
@@ -110,8 +112,13 @@ func Listening() (list []netip.AddrPort, err error) {
 	return list, nil
 }
 
-// each visits what a dump has, until visit says that it is enough. Whether there is time is asked before each batch.
+// each visits what a dump has, until visit says that it is enough. Whether there is time is asked before each batch. A panic is
+// an error: the daemon looks at sockets again and again.
 func each(r *request, hasTime func() bool, visit func(*Socket) (goOn bool)) error {
+	return problems.Caught(func() error { return eachOf(r, hasTime, visit) })
+}
+
+func eachOf(r *request, hasTime func() bool, visit func(*Socket) (goOn bool)) error {
 	socket, err := nl.Subscribe(unix.NETLINK_INET_DIAG)
 	if err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"replypath/loader/problems"
 	"replypath/test/await"
 	"replypath/test/topology"
 )
@@ -65,6 +66,11 @@ func TestEachConnection(t *testing.T) {
 			f, all, servers, one, none, late, few)
 		if err != nil || oneErr != nil || fewErr != nil || !errors.Is(late, ErrUnfinished) {
 			t.Errorf("%s: errors %v, %v, %v, %v", f, err, oneErr, late, fewErr)
+		}
+		var panicked *problems.Panic
+		err = s.B.Do(func() error { return EachConnection(families[f], 0, later, func(*Socket) bool { panic("injected") }) })
+		if !errors.As(err, &panicked) {
+			t.Errorf("%s: a panic is %v", f, err)
 		}
 		if all != 6 || servers != 3 || one != 1 || none != 0 || few != 6 {
 			t.Errorf("%s: visited other numbers than 6, 3, 1, 0 and 6", f)
