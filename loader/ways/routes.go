@@ -133,7 +133,7 @@ func Unkept(managed []*interfaces.Managed, known []*gateways.View, nameOf func(i
 	_, unkept := routeEntries(managed, byInterface(known))
 	for _, g := range unkept {
 		warnings = append(warnings, fmt.Sprintf(
-			"interface %s: too many routes lead by gateway %s (more than %d, or %d by all gateways): only who comes through it is answered through it, unless `gateways` names it",
+			"interface %s: too many routes by gateway %s (over %d, %d in all): only who comes through it is answered so, unless `gateways` names it",
 			nameOf(g.Interface), g.Address, nexthop.MostNetworks, mostRoutes))
 	}
 	return warnings
