@@ -24,6 +24,7 @@ func (l *core) publish() {
 	v := &view.View{
 		Datapath: l.datapath, Mode: l.state.Mode, Missing: missingNow(l.last.missing, l.interfaces.All()),
 		Names: identity.Names(l.state.Interfaces), Refused: l.state.ConfigErr, Problems: l.problems.All(),
+		Missed: l.state.Missed(),
 		Figures: metrics.Snapshot{
 			ReloadFailed:   l.state.ConfigErr != "",
 			ReloadSuccess:  l.state.LoadedAt,
@@ -36,7 +37,7 @@ func (l *core) publish() {
 		v.Figures.Features = append(v.Figures.Features, metrics.Feature{Name: f.Name, Available: f.Available})
 	}
 	for _, m := range l.interfaces.All() {
-		v.Interfaces = append(v.Interfaces, view.Interface{Interface: m.Target(), Up: m.Up})
+		v.Interfaces = append(v.Interfaces, view.Interface{Interface: m.Target(), ID: m.ID, Up: m.Up, HasAddress: len(m.Addresses) > 0})
 	}
 	l.published.Publish(v)
 }

@@ -8,6 +8,7 @@ import (
 
 	"replypath/loader/config"
 	"replypath/loader/hostsettings"
+	"replypath/loader/pins"
 )
 
 // notNamed is why a device is left out that entries could name, and none does.
@@ -87,7 +88,7 @@ func (ds *devices) skipped(d *device, ignore []string) string {
 	case ds.isInternal(d):
 		return "bridge with no port but veth or tap"
 	case len(d.addresses) == 0 && d.before == nil && !d.connects():
-		return "no global address"
+		return pins.ReasonNoAddress
 	}
 	return ""
 }

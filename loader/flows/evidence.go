@@ -17,6 +17,7 @@ import (
 	"replypath/loader/config"
 	"replypath/loader/datapath"
 	"replypath/loader/doctor/finding"
+	"replypath/loader/pins"
 	"replypath/loader/sockets"
 )
 
@@ -96,7 +97,19 @@ type Evidence struct {
 	Recent map[uint16]Recent
 	// Unanswered are those that no reply was seen of, those of most requests first.
 	Unanswered map[uint16][]Unanswered
+	// Had are the flows of the last day that were answered.
+	Had map[uint16]Had
 }
+
+// Had are flows that an interface had.
+type Had struct {
+	Flows int
+	Self  netip.Addr // of the one that was heard last
+	last  time.Duration
+}
+
+// hadWithin is how far back those go.
+const hadWithin = 24 * time.Hour
 
 // Gathering adds up evidence, flow by flow, in bounded room.
 type Gathering struct {
@@ -106,6 +119,7 @@ type Gathering struct {
 	came      map[uint16]*came
 	ends      map[askedBy]*asked
 	answered  map[End]bool
+	had       map[uint16]Had
 }
 
 // came are the requests by an interface, and how many of those that were answered began in which second of Window.
@@ -133,12 +147,19 @@ func Gather(clock datapath.Clock) (*Gathering, error) {
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return nil, fmt.Errorf("ask who listens: %w", err)
 	}
-	return &Gathering{clock, time.Now(), listening, map[uint16]*came{}, map[askedBy]*asked{}, map[End]bool{}}, nil
+	return &Gathering{clock, time.Now(), listening, map[uint16]*came{}, map[askedBy]*asked{}, map[End]bool{}, map[uint16]Had{}}, nil
 }
 
 // Add counts a flow of the table.
 func (g *Gathering) Add(f *bpf.DatapathFlow, in bpf.DatapathTable) {
 	heard, began := g.clock.Since(f.Seen), g.clock.Since(f.Created)
+	if f.Left != 0 && !isStray(f) && heard <= hadWithin {
+		had := g.had[f.Interface]
+		if had.Flows++; had.Flows == 1 || heard < had.last {
+			had.Self, had.last = datapath.Address(f.Tuple.Self), heard
+		}
+		g.had[f.Interface] = had
+	}
 	if heard > Window || isStray(f) {
 		return
 	}
@@ -245,7 +266,7 @@ func (g *Gathering) listens(e End) bool {
 
 // Evidence concludes.
 func (g *Gathering) Evidence() *Evidence {
-	e := &Evidence{make(map[uint16]Recent), make(map[uint16][]Unanswered)}
+	e := &Evidence{make(map[uint16]Recent), make(map[uint16][]Unanswered), g.had}
 	for request, a := range g.ends {
 		if a.Count == 0 || !g.answered[request.End] && !g.listens(request.End) {
 			continue
@@ -274,6 +295,30 @@ func (g *Gathering) Evidence() *Evidence {
 
 // CheckUnanswered is the check of doctor that says what Findings does.
 const CheckUnanswered = "unanswered"
+
+// CheckGone is the check of doctor that says what Gone does.
+const CheckGone = "gone-interface"
+
+// Gone are the interfaces that went and had flows, by their records.
+func (e *Evidence) Gone(missed []pins.InterfaceRecord) (found []finding.Finding) {
+	for _, r := range missed {
+		if had := e.Had[r.ID]; had.Flows > 0 {
+			found = append(found, had.gone(r.Name, fmt.Sprintf("%s is gone since %s", r.Name, finding.Moment(*r.Gone, time.Now()))))
+		}
+	}
+	return found
+}
+
+// WithoutAddress tells of an interface that has no address left.
+func (h *Had) WithoutAddress(name string) finding.Finding {
+	return h.gone(name, name+" has no address left")
+}
+
+func (h *Had) gone(name, what string) finding.Finding {
+	f := finding.Seen(finding.Warning, name, fmt.Sprintf("%s, it had %s to %s", what, finding.Counted(h.Flows, "flow", "flows"), h.Self),
+		finding.Explained("ip -brief address show", "if it is not to come back, reload the configuration: systemctl reload replypath, or SIGHUP"))
+	return f.Shown(uint64(h.Flows), nil)
+}
 
 // Findings are what requests got no answer, one for each interface, by their names: an error where none was answered since, if it
 // was for a connection; a note where it is over, or may be a scan that asks once.

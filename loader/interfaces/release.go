@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"replypath/loader/attach"
 	"replypath/loader/datapath"
@@ -121,7 +122,11 @@ func (t *Table) endServing(r *pins.InterfaceRecord, what presence) error {
 	} else {
 		t.host.Log.Info("interface is not managed any more", "interface", r.Name, "index", r.Index)
 	}
-	*r = pins.InterfaceRecord{ID: r.ID, Name: r.Name}
+	left := pins.InterfaceRecord{ID: r.ID, Name: r.Name}
+	if !r.Catches {
+		left.Gone = new(time.Now())
+	}
+	*r = left
 	return errors.Join(errs...)
 }
 

@@ -77,6 +77,20 @@ func (j *Journal) Recording() (names []string) {
 	return names
 }
 
+// Missed are the managed interfaces that went, each once, and did not come back.
+func (j *Journal) Missed() (list []InterfaceRecord) {
+	for n := len(j.Interfaces) - 1; n >= 0; n-- {
+		r := j.Interfaces[n]
+		isBack := func(o InterfaceRecord) bool { return o.Name == r.Name && o.Index != 0 }
+		isTold := func(o InterfaceRecord) bool { return o.Name == r.Name }
+		isLeftOut := func(u UnmanagedRecord) bool { return u.Name == r.Name && u.Reason != ReasonNoAddress }
+		if r.Gone != nil && !slices.ContainsFunc(j.Interfaces, isBack) && !slices.ContainsFunc(list, isTold) && !slices.ContainsFunc(j.Unmanaged, isLeftOut) {
+			list = append(list, r)
+		}
+	}
+	return list
+}
+
 // Clone makes a copy of a journal whose lists can be changed.
 func (j *Journal) Clone() *Journal {
 	c := *j
@@ -109,7 +123,12 @@ type InterfaceRecord struct {
 	NextHop   string `json:"next_hop,omitempty"`
 	Mode      string `json:"mode,omitempty"`
 	Catches   bool   `json:"catches,omitempty"` // it is not managed: only replies that leave by it are caught
+	// Gone is when it went, or had no address left; nil: it is there, or a configuration since then says what is to be managed.
+	Gone *time.Time `json:"gone,omitempty"`
 }
+
+// ReasonNoAddress is why interfaces are left alone that are managed for their addresses.
+const ReasonNoAddress = "no global address"
 
 // UnmanagedRecord is an interface that is left alone.
 type UnmanagedRecord struct {

@@ -288,7 +288,7 @@ func (r *reader) flows(s *Status) error {
 		return err
 	}
 	evidence := gathering.Evidence()
-	s.Unanswered = evidence.Findings(r.names(s.Interfaces))
+	s.Unanswered, s.Gone = evidence.Findings(r.names(s.Interfaces)), evidence.Gone(r.journal.Missed())
 	s.Flows.Tables = tables
 	for _, table := range tables {
 		s.Flows.Count += int(table.Flows)
@@ -300,6 +300,7 @@ func (r *reader) flows(s *Status) error {
 				s.Interfaces[i].Flows += byID[record.ID]
 				recent := evidence.Recent[record.ID]
 				s.Interfaces[i].Recent.Add(&recent)
+				s.Interfaces[i].Had = evidence.Had[record.ID]
 			}
 		}
 	}

@@ -40,6 +40,7 @@ type Status struct {
 
 	TrialEnded *time.Time        `json:"-"` // and nobody has confirmed it, nor taken it back yet
 	Unanswered []finding.Finding `json:"-"` // requests that got no answer
+	Gone       []finding.Finding `json:"-"` // interfaces that had flows
 }
 
 // Daemon tells of the process that owns the pins; PID and Version are
@@ -76,6 +77,7 @@ type Interface struct {
 	Flows     int       `json:"flows"`
 	// Recent is what became, within flows.Window, of requests that came by it.
 	Recent  flows.Recent `json:"recent"`
+	Had     flows.Had    `json:"-"`
 	OwnOnly bool         `json:"-"` // it records requests for its own addresses alone
 }
 
@@ -146,4 +148,14 @@ type reader struct {
 	netlink *netlink.Handle
 	byHand  bpf.DatapathMode
 	found   []discover.Interface // with the gateways that the daemon knows, as if just these were configured
+}
+
+// HadBy are the flows of the last day of an interface.
+func (s *Status) HadBy(name string) (had flows.Had) {
+	for n := range s.Interfaces {
+		if s.Interfaces[n].Name == name {
+			had = s.Interfaces[n].Had
+		}
+	}
+	return had
 }

@@ -3,8 +3,11 @@
 package view
 
 import (
+	"errors"
 	"slices"
 	"time"
+
+	"github.com/cilium/ebpf"
 
 	"replypath/loader/doctor/finding"
 	"replypath/loader/flows"
@@ -85,8 +88,20 @@ func findings(v *View, s *metrics.Snapshot, evidence *flows.Evidence) (list []me
 	for _, f := range evidence.Findings(v.Names) {
 		note(true, flows.CheckUnanswered, f.Severity)
 	}
+	for _, f := range evidence.Gone(v.Missed) {
+		note(true, flows.CheckGone, f.Severity)
+	}
+	for _, i := range v.Interfaces {
+		note(!i.HasAddress && isLost(v, evidence.Had[i.ID]), flows.CheckGone, finding.Warning)
+	}
 	for _, r := range s.Requests {
 		note(r.Astray+r.Lost > 0, "wrong-way", finding.Warning)
 	}
 	return list
+}
+
+// isLost tells of flows to an address that this host has no more.
+func isLost(v *View, had flows.Had) bool {
+	var flags uint32
+	return had.Flows > 0 && errors.Is(v.Datapath.OwnAddresses.Lookup(had.Self.As16(), &flags), ebpf.ErrKeyNotExist)
 }

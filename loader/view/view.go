@@ -16,6 +16,7 @@ import (
 	"replypath/loader/datapath"
 	"replypath/loader/flows"
 	"replypath/loader/hostsettings"
+	"replypath/loader/pins"
 	"replypath/metrics"
 )
 
@@ -28,13 +29,16 @@ type View struct {
 	Missing    []string         // configured names that no interface has
 	Refused    string           // why a later configuration is not in force, empty if it is
 	Problems   []string         // what could not be done yet
+	Missed     []pins.InterfaceRecord
 	Names      map[uint16]string
 }
 
 // Interface is one that is managed.
 type Interface struct {
 	attach.Interface
-	Up bool
+	ID         uint16
+	Up         bool
+	HasAddress bool
 }
 
 // Published is what was published last. The zero value is closed.

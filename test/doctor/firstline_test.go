@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"replypath/test/await"
 	"replypath/test/host"
 	"replypath/test/product"
@@ -61,6 +63,14 @@ var badHosts = []struct {
 	{"", []badState{
 		{"refused to some peers", askedAnd("ip route add blackhole 10.9.0.0/24; ip -6 route add unreachable 2001:db8:9::/64"), "failed", "wrong-way"},
 		{"refused to an address", shell("ip rule add from 10.2.0.100 unreachable; ip -6 rule add from 2001:db8:2::100 unreachable"), "failed", "addresses"},
+	}},
+	{"", []badState{
+		{"the addresses of an interface that had flows are gone", askedAnd("ip addr flush dev eth1"), "degraded", "gone-interface"},
+		{"they are back", shell("ip addr add 10.2.0.100/24 dev eth1; ip addr add 2001:db8:2::100/64 dev eth1 nodad"), "ok", ""},
+		{"the interface is gone", shell("ip link del eth1"), "degraded", "gone-interface"},
+		{"the configuration was loaded anew", func(t *testing.T, _ *topology.TwoNIC, p *product.Product) {
+			await.Must(t, unix.Kill(*p.Status().Daemon.PID, unix.SIGHUP))
+		}, "ok", ""},
 	}},
 	{"interfaces: [{name: eth0}, {name: eth1, gateways: [10.4.0.77]}]\n", []badState{
 		{"a silent gateway of the configuration, and replies go right", func(t *testing.T, n *topology.TwoNIC, p *product.Product) {

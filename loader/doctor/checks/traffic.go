@@ -84,6 +84,26 @@ func counted(h *snapshot.Host, w *snapshot.WrongWay, f finding.Finding) finding.
 	return f
 }
 
+// GoneInterfaces finds interfaces that had flows and are gone, or have no address left.
+func GoneInterfaces(h *snapshot.Host) (found []finding.Finding) {
+	if h.Status == nil {
+		return nil
+	}
+	for _, f := range h.Status.Gone {
+		if remedy.EntryOf(h, *f.Interface) == nil { // else `missing-interface` says so
+			found = append(found, f)
+		}
+	}
+	return append(found, finding.Each(h.Interfaces, func(i *discover.Interface) finding.Finding {
+		had := h.Status.HadBy(i.Name)
+		isOwn := func(o discover.OwnAddress) bool { return o.Address == had.Self }
+		if len(i.Addresses) > 0 || had.Flows == 0 || slices.ContainsFunc(h.Own, isOwn) {
+			return finding.None
+		}
+		return had.WithoutAddress(i.Name)
+	})...)
+}
+
 // Unanswered finds requests that got no answer.
 func Unanswered(h *snapshot.Host) []finding.Finding {
 	if h.Status == nil {
