@@ -54,13 +54,12 @@ func runAlerts(t *testing.T, p *page) {
 	h := newInstalled(t)
 	h.restart("")
 	p.ways = map[string]way{"replypath trace --peer 10.1.0.100": {until: "corrected"}}
-	p.run(h, "ReplypathDown", "ReplypathUncorrectedPackets", "ReplypathLostPackets", "ReplypathMovesRefused", "ReplypathGatewayUnreachable",
+	p.run(h, "ReplypathDown", "ReplypathInterfaceGone", "ReplypathRequestsUnanswered", "ReplypathUncorrectedPackets", "ReplypathLostPackets", "ReplypathMovesRefused", "ReplypathGatewayUnreachable",
 		"ReplypathNoDefaultRoute", "ReplypathRepairsFlap", "ReplypathFlowTableFull", "ReplypathFlowsEvicted", "ReplypathFlowsNotEntered",
 		"ReplypathUnparsedPackets", "ReplypathNewAsymmetry")
 	h.restart("mode: observe\n")
 	p.run(h, "ReplypathOnlyObserves")
 	h.strict()
-	p.ways = map[string]way{"replypath doctor": {code: 3}}
 	p.run(h, "ReplypathStrictReversePathFilter")
 	h.m.Write(configFile, "# Mine.\ninterfaces:\n  - name: eth1\n    next_hop: lasthop\n")
 	p.ways["replypath check"] = way{code: 2}
@@ -92,7 +91,6 @@ func runTroubleshooting(t *testing.T, p *page) {
 	h.typed("systemctl stop replypath\nreplypath detach", "", 0)
 	h.restart("mode: observe\n")
 	h.strict()
-	p.ways["replypath doctor"] = way{code: 3}
 	p.run(h, "Observing shows too little")
 	h.typed("ip route add default via 10.4.0.1 dev eth1 table 100\nip rule add pref 100 from 10.4.0.100 lookup 100", "", 0)
 	h.restart("manage_rp_filter: false\n")
