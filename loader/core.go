@@ -3,7 +3,6 @@
 package loader
 
 import (
-	"cmp"
 	"context"
 	"log/slog"
 	"sync"
@@ -37,7 +36,6 @@ type Options struct {
 	ConfigPath string // for the status; empty for the defaults
 	Log        *slog.Logger
 	Version    string // of the product, for the status
-	History    string // the file that somebody keeps the history in, for readers; empty: nobody does
 	// Trial, if not 0, is how long the datapath has until it is confirmed. What was
 	// there before stays aside until Keep; TakeBack puts it back.
 	Trial     time.Duration
@@ -142,7 +140,6 @@ func (l *core) poke() {
 func (l *core) describeConfig() {
 	l.state.Mode = string(l.config.Mode)
 	l.state.ConfigPath = l.options.ConfigPath
-	l.state.History = cmp.Or(l.options.History, l.state.History) // what an earlier start kept is still there
 	l.state.Config = l.config.Encode()
 	l.state.LoadedAt = time.Now()
 	l.state.ConfigErr = ""

@@ -20,7 +20,7 @@ func (d *demo) show(ctx context.Context) error {
 	}
 	args := []string{"run", "--config", "/dev/null"} // the host's own configuration has no say here
 	d.heading("On B: replypath %s", strings.Join(args, " "))
-	s, err := d.launch(ctx, append(args, "--state-dir", "")) // the host may have a history of its own
+	s, err := d.launch(ctx, args)
 	if err != nil {
 		return err
 	}

@@ -20,7 +20,6 @@ import (
 	"replypath/loader/attach"
 	"replypath/loader/datapath"
 	"replypath/loader/discover/dump"
-	"replypath/loader/history"
 	"replypath/loader/kernel"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
@@ -228,18 +227,25 @@ func (d *detacher) sourceRepair() error {
 	return err
 }
 
-// history removes the file of what was seen, and the usual directory if nothing else is in it.
+// stateDir is where an earlier version kept a history, which the journal names.
+const stateDir = "/var/lib/replypath"
+
+// history removes what that version left, with the directory if nothing else is in it.
 func (d *detacher) history() error {
 	path := d.journal.History
 	if path == "" {
 		return nil
 	}
-	removed, err := history.Remove(path)
-	if removed {
-		d.done("history %s", path)
+	beside, err := filepath.Glob(path + ".*")
+	for _, file := range append(beside, path) {
+		if removeErr := os.Remove(file); removeErr == nil {
+			d.done("history %s", file)
+		} else if !errors.Is(removeErr, fs.ErrNotExist) {
+			err = errors.Join(err, fmt.Errorf("remove the history: %w", removeErr))
+		}
 	}
-	if dir := filepath.Dir(path); dir == history.DefaultDir {
-		_ = os.Remove(dir) // the unit's, or that of other histories, stays
+	if dir := filepath.Dir(path); dir == stateDir {
+		_ = os.Remove(dir)
 	}
 	return err
 }

@@ -143,9 +143,12 @@ type asked struct {
 
 // Gather begins to add up evidence. Where the kernel does not tell who listens, only ends that answer others count.
 func Gather(clock datapath.Clock) (*Gathering, error) {
-	listening, err := sockets.Listening()
-	if err != nil && !errors.Is(err, unix.ENOENT) {
-		return nil, fmt.Errorf("ask who listens: %w", err)
+	var listening []netip.AddrPort
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		err := sockets.Each(unix.IPPROTO_TCP, family, sockets.Listening, func(s *sockets.Socket) { listening = append(listening, s.Local) })
+		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EPROTONOSUPPORT) {
+			return nil, fmt.Errorf("ask who listens: %w", err)
+		}
 	}
 	return &Gathering{clock, time.Now(), listening, map[uint16]*came{}, map[askedBy]*asked{}, map[End]bool{}, map[uint16]Had{}}, nil
 }

@@ -44,7 +44,7 @@ type Journal struct {
 	// of earlier versions, and where it is too large.
 	Config    json.RawMessage `json:"config,omitempty"`
 	ConfigErr string          `json:"config_error"`
-	// History is the file of the history, empty where none is kept.
+	// History is a file that versions before 0.3 kept, for who takes everything away; empty for none.
 	History    string            `json:"history,omitempty"`
 	Interfaces []InterfaceRecord `json:"interfaces"`
 	Unmanaged  []UnmanagedRecord `json:"unmanaged"`

@@ -6,7 +6,6 @@ package plan
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"runtime/debug"
 	"strconv"
@@ -17,7 +16,6 @@ import (
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/gather"
 	"replypath/loader/doctor/snapshot"
-	"replypath/loader/history"
 	"replypath/loader/hostsettings"
 	"replypath/loader/pins"
 	"replypath/loader/status"
@@ -28,11 +26,11 @@ type Plan struct {
 	Verdict      string               `json:"verdict"`
 	Summary      string               `json:"summary"` // the verdict in one line
 	MadeAt       time.Time            `json:"made_at"`
-	WatchedSince *time.Time           `json:"watched_since"`   // nil: nothing but this moment was looked at
-	Watched      float64              `json:"watched_seconds"` // somebody looked in turns
-	HistoryError *string              `json:"history_error"`   // why earlier looks are not regarded
-	WouldMove    []history.Row        `json:"would_move"`      // replies
-	Originated   []Originated         `json:"originated"`      // what this host opened
+	WatchedSince *time.Time           `json:"watched_since"` // nil: nothing but this moment was looked at
+	Watched      float64              `json:"watched_seconds"`
+	Attached     bool                 `json:"-"`          // false: the sockets alone tell of connections
+	WouldMove    []snapshot.Row       `json:"would_move"` // replies
+	Originated   []Originated         `json:"originated"` // what this host opened
 	Rules        []Rule               `json:"rules"`
 	HostChanges  []status.WouldChange `json:"host_changes"`
 	Blockers     []finding.Finding    `json:"blockers"`
@@ -48,61 +46,55 @@ const (
 
 // Originated is what this host opened from the address of another interface than its route leads by.
 type Originated struct {
-	history.Row
+	snapshot.Row
 	Remedy string `json:"remedy"` // what would have it leave by the interface of its address
 }
 
 // Options say what is planned for.
 type Options struct {
 	doctor.Options
-	Since time.Duration // back to when the history is regarded; 0: all of it
+	Watch    time.Duration             // how long to go on looking; 0: at this moment only
+	Progress func(since time.Duration) // is told, before each further look, for how long it has been watched; nil: nobody is
 }
 
-// Make looks at the network namespace of the calling thread, as doctor.Examine does, and at the history.
-func Make(options Options) (*Plan, error) {
-	const percent = 20 // of what is gathered from a full flow table most is kept
+// Make looks at the network namespace of the calling thread, as doctor.Examine does, and for as long as it is to watch at the
+// flow tables and sockets. The end of ctx ends watching early: the plan then is of what was seen.
+func Make(ctx context.Context, options Options) (*Plan, error) {
+	const percent = 20 // few of many flows are kept
 	defer debug.SetGCPercent(debug.SetGCPercent(percent))
 	host, err := gather.Snapshot(options.Options)
 	if err != nil {
 		return nil, err
 	}
-	p := &planner{Host: host}
-	if err := p.read(options.PinDir); err != nil {
+	var managed []string
+	for _, i := range host.Interfaces {
+		managed = append(managed, i.Name)
+	}
+	seen := newLooks()
+	if err := seen.watch(ctx, &options, func() error { return seen.look(options.PinDir, managed) }); err != nil {
 		return nil, err
 	}
-	p.judgeOf = checks.Judge{
-		Host: host, Rows: p.history.List(time.Time{}), Watched: p.history.Watched,
-		Forgotten: p.history.Incomplete || p.historyErr != nil,
-	}
-	var since time.Time
-	if options.Since > 0 {
-		since = time.Now().Add(-options.Since)
-	}
-	return p.plan(since), nil
-}
-
-// read reads the history, and adds what is there now: of the sockets alone where nothing is pinned.
-func (p *planner) read(pinDir string) error {
-	p.history = history.New()
-	journal, err := pins.ReadJournal(pinDir)
-	if !p.Attached || errors.Is(err, pins.ErrNone) {
-		var names []string
-		for _, i := range p.Interfaces {
-			names = append(names, i.Name)
+	if options.Watch > 0 { // what is judged is the host as it is then
+		if host, err = gather.Snapshot(options.Options); err != nil {
+			return nil, err
 		}
-		return p.history.GatherSockets(names)
 	}
-	if err != nil {
-		return err
+	p := &planner{Host: host, looks: seen, judgeOf: checks.Judge{
+		Host: host, Rows: seen.list(), Watched: seen.watched(), Forgotten: seen.incomplete,
+	}}
+	if host.Attached {
+		if p.journal, err = pins.ReadJournal(options.PinDir); err != nil {
+			return nil, err
+		}
 	}
-	p.journal = journal
-	if journal.History != "" {
-		p.history, p.historyErr = history.Load(journal.History)
+	plan := p.plan()
+	if options.Watch > 0 {
+		plan.WatchedSince = &seen.begun
 	}
-	return p.history.Gather(context.Background(), pinDir)
+	return plan, nil
 }
 
-func (p *planner) plan(since time.Time) *Plan {
+func (p *planner) plan() *Plan {
 	mended := []finding.Finding{}
 	for _, f := range doctor.Judge(p.Host) {
 		switch {
@@ -115,17 +107,11 @@ func (p *planner) plan(since time.Time) *Plan {
 		}
 	}
 	plan := &Plan{
-		MadeAt: p.history.Gathered, Watched: p.history.Watched.Seconds(), WouldMove: []history.Row{}, Originated: []Originated{},
+		MadeAt: p.looks.at, Watched: p.looks.watched().Seconds(), Attached: p.Attached, WouldMove: []snapshot.Row{}, Originated: []Originated{},
 		Rules: append([]Rule{}, p.rules()...), HostChanges: append([]status.WouldChange{}, p.changes()...),
 		Blockers: append([]finding.Finding{}, p.blocked...), Mended: mended,
 	}
-	if p.journal != nil {
-		plan.WatchedSince = &p.history.Since
-	}
-	if p.historyErr != nil {
-		plan.HistoryError = new(p.historyErr.Error())
-	}
-	for _, r := range p.history.List(since) {
+	for _, r := range p.judgeOf.Rows {
 		if r.Originated {
 			plan.Originated = append(plan.Originated, Originated{r, p.remedy(&r)})
 		} else {
@@ -184,7 +170,7 @@ func (p *planner) conclude(plan *Plan) {
 }
 
 // remedy says what would have what this host opens leave by the interface of its address.
-func (p *planner) remedy(r *history.Row) string {
+func (p *planner) remedy(r *snapshot.Row) string {
 	i := p.Named(r.ToInterface)
 	if i != nil && p.judgeOf.Leaves(i, r) {
 		return "none: host_model: strong sends it by " + r.ToInterface

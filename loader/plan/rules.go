@@ -18,19 +18,17 @@ import (
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
-	"replypath/loader/history"
 	"replypath/loader/pins"
 )
 
 // planner makes a plan from what was read.
 type planner struct {
 	*snapshot.Host
-	journal    *pins.Journal // nil: nothing is pinned
-	history    *history.History
-	historyErr error
-	judgeOf    checks.Judge
-	blocked    []finding.Finding // what keeps replypath from enforcing
-	warned     int               // findings that enforcing does not mend
+	journal *pins.Journal // nil: nothing is pinned
+	looks   *looks
+	judgeOf checks.Judge
+	blocked []finding.Finding // what keeps replypath from enforcing
+	warned  int               // findings that enforcing does not mend
 }
 
 // Rule is something that leads packets elsewhere than the main table does. The JSON names are fixed.
@@ -42,6 +40,7 @@ type Rule struct {
 	Owner       *string  `json:"owner"`       // nil where nothing tells
 	Connections int      `json:"connections"` // that use it, replies included
 	Peers       []string `json:"peers"`       // some of the networks that they are with
+	Restore     *string  `json:"restore"`     // the command that puts a rule back which is not needed; else nil
 
 	table, family int // that it leads to
 }
@@ -65,12 +64,24 @@ func (p *planner) rules() []Rule {
 		}
 		judged := p.unlessBlocked(p.judge(r))
 		judged.Rule, judged.Kind, judged.table, judged.family = r.String(), KindRule, r.Table, r.Family
+		if judged.Verdict == checks.NotNeeded {
+			judged.Restore = new(restoring(r))
+		}
 		list = append(list, judged)
 		for _, chain := range checks.RestoringChains(p.Host, r) {
 			marks[chain] = worst(marks[chain], judged)
 		}
 	}
 	return slices.Concat(list, p.chains(marks), p.tables(list), p.routes())
+}
+
+// restoring is the command that adds a rule.
+func restoring(r *snapshot.Rule) string {
+	command := "ip rule add pref "
+	if r.Family == unix.AF_INET6 {
+		command = "ip -6 rule add pref "
+	}
+	return command + strings.Replace(strings.TrimPrefix(r.String(), "rule "), ":", "", 1)
 }
 
 // worst is of two verdicts the one that keeps more.
@@ -106,7 +117,7 @@ func (p *planner) judge(r *snapshot.Rule) Rule {
 func (p *planner) chains(marks map[string]Rule) []Rule {
 	var list []Rule
 	for chain, of := range marks {
-		of.Rule, of.Kind, of.Owner = "chain "+chain, KindMark, nil
+		of.Rule, of.Kind, of.Owner, of.Restore = "chain "+chain, KindMark, nil, nil
 		list = append(list, of)
 	}
 	slices.SortFunc(list, func(a, b Rule) int { return cmp.Compare(a.Rule, b.Rule) })
@@ -201,7 +212,7 @@ const mostPeers = 3
 
 func (a *answers) add(peer netip.Addr) {
 	a.count++
-	if network := history.NetworkOf(peer); !slices.Contains(a.peers, network) && len(a.peers) < mostPeers {
+	if network := snapshot.NetworkOf(peer); !slices.Contains(a.peers, network) && len(a.peers) < mostPeers {
 		a.peers = append(a.peers, network)
 	}
 }

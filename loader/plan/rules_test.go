@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -17,7 +16,7 @@ import (
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
-	"replypath/loader/history"
+	"replypath/loader/kernelroute"
 	"replypath/loader/netfilter"
 	"replypath/loader/nexthop"
 	"replypath/test/await"
@@ -26,7 +25,7 @@ import (
 
 // newPlanner plans for the fixture after a change.
 func newPlanner(change func(*snapshot.Host), more ...func(*planner)) *planner {
-	p := &planner{Host: testhost.New(), history: history.New()}
+	p := &planner{Host: testhost.New(), looks: newLooks()}
 	p.judgeOf.Host = p.Host
 	if change != nil {
 		change(p.Host)
@@ -67,10 +66,10 @@ func related(h *snapshot.Host) {
 	}
 }
 
-// opening has two connections in the history that were opened from 10.4.0.100.
+// opening has two connections that were seen, and opened from 10.4.0.100.
 func opening(isRelated bool) func(*planner) {
 	return func(p *planner) {
-		p.judgeOf.Rows = append(p.judgeOf.Rows, history.Row{Flows: 2, Key: history.Key{
+		p.judgeOf.Rows = append(p.judgeOf.Rows, snapshot.Row{Flows: 2, Key: snapshot.Key{
 			Originated: true, Self: testhost.Address("10.4.0.100"), Protocol: "tcp", ToInterface: "eth1", Related: isRelated,
 		}})
 	}
@@ -140,7 +139,7 @@ func TestRules(t *testing.T) {
 	needed := func(reason string) []string { return []string{"needed" + rule + reason, leads} }
 	row := func(from string) func(*planner) {
 		return func(p *planner) {
-			p.judgeOf.Rows = []history.Row{{Key: history.Key{Self: testhost.Address("10.4.0.100"), Peer: testhost.Prefix("10.1.0.0/24"), FromInterface: from}, Flows: 1}}
+			p.judgeOf.Rows = []snapshot.Row{{Key: snapshot.Key{Self: testhost.Address("10.4.0.100"), Peer: testhost.Prefix("10.1.0.0/24"), FromInterface: from}, Flows: 1}}
 		}
 	}
 	hasGateway := func(h *snapshot.Host) { h.Interfaces[1].Settings.Gateways = []netip.Addr{testhost.Address("10.4.0.1")} }
@@ -165,9 +164,9 @@ func TestRules(t *testing.T) {
 		}},
 		{"a connection is open", testhost.And(bySource, havingOpened("10.4.0.100", "192.0.2.1:443")), nil, opened("this host has 1 connection open from 10.4.0.100; host_model: strong would send listed protocols by eth1")},
 		{"connections were open", bySource, []func(*planner){func(p *planner) {
-			p.judgeOf.Rows = []history.Row{
-				{Key: history.Key{Originated: true, Self: testhost.Address("10.4.0.100")}, Flows: 3}, {Key: history.Key{Self: testhost.Address("10.4.0.100"), FromInterface: "eth0"}, Flows: 9},
-				{Key: history.Key{Originated: true, Self: testhost.Address("10.3.0.100")}, Flows: 7},
+			p.judgeOf.Rows = []snapshot.Row{
+				{Key: snapshot.Key{Originated: true, Self: testhost.Address("10.4.0.100")}, Flows: 3}, {Key: snapshot.Key{Self: testhost.Address("10.4.0.100"), FromInterface: "eth0"}, Flows: 9},
+				{Key: snapshot.Key{Originated: true, Self: testhost.Address("10.3.0.100")}, Flows: 7},
 			}
 		}}, needed("this host opened 3 connections from 10.4.0.100 now; host_model: strong would send listed protocols by eth1")},
 		{"what is open is related", testhost.And(bySource, havingOpened("10.4.0.100", "192.0.2.1:443"), related), []func(*planner){opening(true)}, needless("and what this host opened from 10.4.0.100 now is related to what its peers began")},
@@ -225,8 +224,8 @@ func TestRules(t *testing.T) {
 		{"the firewall cannot be read", testhost.And(bySource, func(h *snapshot.Host) { h.Unread = map[string]string{snapshot.PartFirewall: "CAP_NET_ADMIN"} }), nil, needed("what the firewall does with replies whose route leads elsewhere is not known")},
 		{"marks, and the firewall drops by the interface of the default route", testhost.And(marked, marks(onEth1), testhost.DropsBy("eth0")), nil,
 			byMark(checks.Needed, "without it the firewall may drop replies before they are moved: inet t c, rule 4: by the outgoing interface (eth0)")},
-		{"replies would be refused", bySource, []func(*planner){row(history.Refused)}, needed("without it replies to 10.1.0.0/24 would be refused by a route")},
-		{"replies would have no route, but replypath's", bySource, []func(*planner){row(history.None)}, []string{without, told}},
+		{"replies would be refused", bySource, []func(*planner){row(kernelroute.Refused)}, needed("without it replies to 10.1.0.0/24 would be refused by a route")},
+		{"replies would have no route, but replypath's", bySource, []func(*planner){row(kernelroute.None)}, []string{without, told}},
 		{"a route refuses", testhost.And(bySource, testhost.Route(testhost.Refusing(unix.RTN_BLACKHOLE, "10.0.0.0/8"))), nil, needed("blackhole 10.0.0.0/8 refuses replies")},
 		{"its route has a smaller MTU", testhost.And(bySource, testhost.Limited(100, dump.Limits{MTU: 1400})), nil, needed("default via 10.4.0.1 dev eth1 table 100 has an MTU of 1400, and replypath sends what eth1 takes, 1500")},
 		{"its route announces a smaller MSS", testhost.And(bySource, testhost.Limited(100, dump.Limits{MSS: 1300})), nil, needed("default via 10.4.0.1 dev eth1 table 100 announces an MSS of 1300, which replypath does not")},
@@ -261,8 +260,8 @@ func TestRules(t *testing.T) {
 		{"a socket that may ask", testhost.And(bySource, func(h *snapshot.Host) {
 			h.Uses = []snapshot.Use{{Protocol: unix.IPPROTO_UDP, Local: netip.AddrPortFrom(testhost.Address("10.4.0.100"), 123)}}
 		}), nil, needed("1 socket of this host may send first from 10.4.0.100; host_model: strong would send listed protocols by eth1")},
-		{"the history lacks something", bySource, []func(*planner){func(p *planner) { p.judgeOf.Forgotten = true }}, needed("what this host opened from 10.4.0.100 is not known completely; host_model: strong would send listed protocols by eth1")},
-		{"the history lacks something, but the source decides", testhost.And(bySource, strong), []func(*planner){func(p *planner) { p.judgeOf.Forgotten = true }}, decides},
+		{"what was seen lacks something", bySource, []func(*planner){func(p *planner) { p.judgeOf.Forgotten = true }}, needed("what this host opened from 10.4.0.100 is not known completely; host_model: strong would send listed protocols by eth1")},
+		{"what was seen lacks something, but the source decides", testhost.And(bySource, strong), []func(*planner){func(p *planner) { p.judgeOf.Forgotten = true }}, decides},
 		{"a network, on a router", testhost.And(testhost.Rule(snapshot.Rule{Priority: 100, Src: testhost.Prefix("10.4.0.0/24"), Table: 100}),
 			testhost.Set(map[string]int{"net.ipv4.conf.all.forwarding": 1})), nil, []string{
 			"needed rule rule 100: from 10.4.0.0/24 lookup 100: this host forwards, and 10.4.0.0/24 may be the source of what it forwards",
@@ -326,6 +325,6 @@ func TestFirstLine(t *testing.T) {
 		{"an unmanaged way out", testhost.And(testhost.Enforces, testhost.Wrong(snapshot.WrongWay{From: "tun9", To: "eth1", Reason: snapshot.ReasonNotManaged, Flows: 1})),
 			"blocked: wrong-way: replies of eth1 leave by tun9: 1 live flow, reason not_managed: replypath is not attached there"},
 	} {
-		await.Same(t, test.name, test.want, newPlanner(test.change).plan(time.Time{}).Summary)
+		await.Same(t, test.name, test.want, newPlanner(test.change).plan().Summary)
 	}
 }

@@ -33,8 +33,11 @@ type Socket struct {
 // Established is the state of a TCP connection, and of a connected UDP socket.
 const Established = unix.BPF_TCP_ESTABLISHED
 
-// anyState is of TCP and UDP.
-const anyState = 0xfff
+// AnyState has the bits of all states of TCP and UDP, Listening that of TCP sockets which accept connections.
+const (
+	AnyState  = 0xfff
+	Listening = 1 << unix.BPF_TCP_LISTEN
+)
 
 // ErrUnfinished tells that there are more connections than could be looked at.
 var ErrUnfinished = errors.New("there are too many to look at all of them")
@@ -42,12 +45,17 @@ var ErrUnfinished = errors.New("there are too many to look at all of them")
 // All returns the sockets of a protocol and family, of which AF_INET6 has IPv4 ones too. A kernel without a handler for
 // the protocol returns ENOENT, one without the protocol EPROTONOSUPPORT.
 func All(protocol, family uint8) (list []Socket, err error) {
-	r := &request{family: family, protocol: protocol, states: anyState}
-	err = each(r, func() bool { return true }, func(s *Socket) bool {
-		list = append(list, *s)
+	err = Each(protocol, family, AnyState, func(s *Socket) { list = append(list, *s) })
+	return list, err
+}
+
+// Each is All for those in some states, a bit each, of which none is kept.
+func Each(protocol, family uint8, states uint32, visit func(*Socket)) error {
+	r := &request{family: family, protocol: protocol, states: states}
+	return each(r, func() bool { return true }, func(s *Socket) bool {
+		visit(s)
 		return true
 	})
-	return list, err
 }
 
 // EachConnection visits the established TCP connections of a family, of which AF_INET6 has IPv4 ones too,
@@ -78,11 +86,11 @@ func EachOpen(family uint8, some int, until time.Time, visit func(*Socket) (goOn
 
 // Bound returns the devices that IPv6 sockets are bound to which others may ask: those of UDP, and of TCP that listen, or any.
 func Bound(any bool) (devices []int, err error) {
-	tcp := uint32(1 << unix.BPF_TCP_LISTEN)
+	tcp := uint32(Listening)
 	if any {
 		tcp |= open
 	}
-	for protocol, states := range map[uint8]uint32{unix.IPPROTO_TCP: tcp, unix.IPPROTO_UDP: anyState} {
+	for protocol, states := range map[uint8]uint32{unix.IPPROTO_TCP: tcp, unix.IPPROTO_UDP: AnyState} {
 		r := &request{family: unix.AF_INET6, protocol: protocol, states: states}
 		err := each(r, func() bool { return true }, func(s *Socket) bool {
 			if s.Device != 0 && s.Local.Addr().Is6() && !s.Local.Addr().IsLinkLocalUnicast() {
@@ -95,21 +103,6 @@ func Bound(any bool) (devices []int, err error) {
 		}
 	}
 	return devices, nil
-}
-
-// Listening returns where TCP sockets listen, of both families. A kernel that does not tell returns ENOENT.
-func Listening() (list []netip.AddrPort, err error) {
-	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		r := &request{family: family, protocol: unix.IPPROTO_TCP, states: 1 << unix.BPF_TCP_LISTEN}
-		err := each(r, func() bool { return true }, func(s *Socket) bool {
-			list = append(list, s.Local)
-			return true
-		})
-		if err != nil && !errors.Is(err, unix.EPROTONOSUPPORT) { // of IPv6, without that
-			return nil, err
-		}
-	}
-	return list, nil
 }
 
 // each visits what a dump has, until visit says that it is enough. Whether there is time is asked before each batch. A panic is

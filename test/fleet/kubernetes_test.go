@@ -87,7 +87,7 @@ const mostWarnings = 20
 // run runs a container with a configuration, and ends it as the kubelet does.
 func (n *node) run(c container, config, unready string) {
 	n.t.Helper()
-	command := n.command(c, "--config", product.WriteConfig(n.t, config), "--state-dir", n.p.StateDir)
+	command := n.command(c, "--config", product.WriteConfig(n.t, config))
 	pod := product.StartProgram(n.t, command, unix.SIGTERM)
 	pod.WaitLog(1, "msg=ready")
 	n.wantProbe(c.Ready, unready)

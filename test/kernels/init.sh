@@ -2,7 +2,7 @@
 # The first process of the virtual machine: runs what /run.list tells, one suite on each line, and powers off. What the
 # suites say goes to the second serial port, between lines that begin with @. The kernel's console is the first.
 
-/bin/busybox mkdir -p /busybox /proc /sys /dev /tmp /run /root /var/lib/replypath
+/bin/busybox mkdir -p /busybox /proc /sys /dev /tmp /run /root
 /bin/busybox --install -s /busybox
 export PATH=/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin:/busybox HOME=/root
 

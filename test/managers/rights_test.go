@@ -187,7 +187,7 @@ func TestUnitFileSystem(t *testing.T) {
 }
 
 // writable are the only mounts of the service that can be written, but for those of its own /dev.
-var writable = []string{"/proc/sys/net", "/sys/fs/bpf", "/var/lib/replypath"}
+var writable = []string{"/proc/sys/net", "/sys/fs/bpf"}
 
 // wantWritable wants no other in a mountinfo (proc_pid_mountinfo(5)): what is no mount of its own, such as /etc, is as
 // the one that it lies in, and /proc/sys/kernel is tried by nobody, as it is the real machine's.

@@ -63,7 +63,7 @@ func (p *Product) LaunchAs(prepare func(*topology.Cmd), args ...string) *Daemon 
 		d.Config = args[i+1]
 	}
 	// Not the test's context: the daemon is told to end, and may be needed until then.
-	c := p.Command(context.Background(), append([]string{"run", "--state-dir", p.StateDir}, args...)...)
+	c := p.Command(context.Background(), append([]string{"run"}, args...)...)
 	// Who hangs tells about all its threads: see await.
 	c.Env = append(os.Environ(), "NOTIFY_SOCKET="+d.notices.path, "GOTRACEBACK=crash")
 	prepare(c)

@@ -46,6 +46,7 @@ type PlanRule struct {
 	Owner                       *string
 	Connections                 int
 	Peers                       []string
+	Restore                     *string
 }
 
 // PlanBlock is what is in the way, or is mended.
@@ -56,7 +57,7 @@ var (
 	rowKeys = []string{"self", "self_port", "protocol", "peer", "from_interface", "to_interface", "flows", "packets", "bytes",
 		"first_seen", "last_seen"}
 	planKeys = []string{"verdict", "would_move", "originated", "originated[].remedy", "rules", "rules[].rule", "rules[].kind",
-		"rules[].verdict", "rules[].reason", "rules[].owner", "rules[].connections", "host_changes", "blockers", "blockers[].check"}
+		"rules[].verdict", "rules[].reason", "rules[].owner", "rules[].connections", "rules[].restore", "host_changes", "blockers", "blockers[].check"}
 )
 
 // Plan makes a plan and wants an exit code.

@@ -27,8 +27,6 @@ var CommandTime = 2 * await.AnswerTime
 type Product struct {
 	Host   *topology.Host
 	PinDir string
-	// StateDir is where run keeps its history.
-	StateDir string
 
 	t testing.TB
 }
@@ -41,25 +39,25 @@ func On(t testing.TB, host *topology.Host) *Product {
 	t.Helper()
 	await.Must(t, noteSources())
 	name := fmt.Sprintf("%s-%d", host.Name, directories.Add(1))
-	p := &Product{Host: host, PinDir: filepath.Join(BpfDir, name), StateDir: t.TempDir(), t: t}
+	p := &Product{Host: host, PinDir: filepath.Join(BpfDir, name), t: t}
 	t.Cleanup(p.cleanUp)
 	return p
 }
 
 // In returns the product for use in a subtest, which fails in its place.
 func (p *Product) In(t testing.TB) *Product {
-	return &Product{Host: p.Host, PinDir: p.PinDir, StateDir: p.StateDir, t: t}
+	return &Product{Host: p.Host, PinDir: p.PinDir, t: t}
 }
 
 // At returns the product on another host, with the same pin directory.
 func (p *Product) At(host *topology.Host) *Product {
-	return &Product{Host: host, PinDir: p.PinDir, StateDir: p.StateDir, t: p.t}
+	return &Product{Host: host, PinDir: p.PinDir, t: p.t}
 }
 
 // WithPinDir returns the product on the same host with another pin directory, or with the usual one if it is empty.
 // Nobody detaches it when the test ends.
 func (p *Product) WithPinDir(dir string) *Product {
-	return &Product{Host: p.Host, PinDir: dir, StateDir: p.StateDir, t: p.t}
+	return &Product{Host: p.Host, PinDir: dir, t: p.t}
 }
 
 func (p *Product) cleanUp() {

@@ -3,11 +3,12 @@
 package scenario
 
 import (
+	"bufio"
+	"bytes"
+	"encoding/json"
 	"fmt"
-	"io/fs"
+	"io"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -48,14 +49,14 @@ type planned struct {
 	all []*traffic.Conversation
 }
 
-// plan makes a plan where no daemon runs, which changes nothing of the host, the pins and the kept history.
+// plan makes a plan where no daemon runs, which changes nothing of the host and the pins.
 func (s planned) plan(t *testing.T, when string) *product.Plan {
 	t.Helper()
-	host, pins, state := testhost.TakeSnapshot(t, s.B.Host, "eth0", "eth1"), testhost.Pins(t), filesIn(t, s.p.StateDir)
+	host, pins := testhost.TakeSnapshot(t, s.B.Host, "eth0", "eth1"), testhost.Pins(t)
 	made := s.planNotNeeded(t)
 	for what, diff := range map[string]string{
 		"host": host.Diff(testhost.TakeSnapshot(t, s.B.Host, "eth0", "eth1")),
-		"pins": cmp.Diff(pins, testhost.Pins(t)), "history": cmp.Diff(state, filesIn(t, s.p.StateDir)),
+		"pins": cmp.Diff(pins, testhost.Pins(t)),
 	} {
 		if diff != "" {
 			t.Errorf("%s: %s (-before +after):\n%s", when, what, diff)
@@ -71,6 +72,7 @@ func (s planned) planNotNeeded(t *testing.T) *product.Plan {
 	for _, f := range traffic.Families {
 		rule := made.Of("rule", "from "+s.B.Eth1.Address(f).String())
 		wantRule(t, rule, "not-needed", "replypath sends the replies")
+		await.Same(t, "what puts it back", fmt.Sprintf("ip rule add pref 100 from %s lookup 101", s.B.Eth1.Address(f)), strings.Replace(product.OrEmpty(rule.Restore), "ip -6", "ip", 1))
 		wantRule(t, made.Of("table", f.String()+" table 101"), "needed", "learns the gateway of eth1 from it")
 	}
 	return made
@@ -119,16 +121,13 @@ func TestPlan(t *testing.T) {
 	}
 	d.Stop(unix.SIGTERM)
 
-	d = s.p.Start() // goes on with the history
+	d = s.p.Start()
 	enforced := s.planNotNeeded(t)
 	if !strings.HasPrefix(enforced.Summary, "ready: replypath enforces already; ") || len(enforced.HostChanges) != 0 {
 		t.Errorf("enforced: %s, changes %+v", enforced.Summary, enforced.HostChanges)
 	}
 	s.wantNeeded(t)
 	d.Kill()
-	if len(filesIn(t, s.p.StateDir)) == 0 {
-		t.Error("no history is kept")
-	}
 	dead := s.plan(t, "beside a dead daemon")
 	for _, c := range s.all {
 		for when, made := range map[string]*product.Plan{"after a restart": enforced, "beside a dead daemon": dead} {
@@ -142,13 +141,6 @@ func TestPlan(t *testing.T) {
 
 	s.p.Start()
 	s.wantMarksNotNeeded(t)
-	s.p.Expect(0, "detach", "--stop")
-	if gone := s.p.Run("plan", "-o", "json"); strings.Contains(gone.Stdout, `"first_seen"`) {
-		// What is open now is known of its sockets alone.
-		if made := s.p.Plan(0); made.WatchedSince != nil {
-			t.Errorf("a history is left: %s", gone)
-		}
-	}
 }
 
 // wantNeeded has replies kept by a rule from what else the routing tables have, whatever that is: then it is needed.
@@ -185,6 +177,34 @@ nft add chain inet marks out '{ type route hook output priority -150; }'
 nft add rule inet marks in iifname eth1 ct mark set 0x1
 nft add rule inet marks out ct mark 0x1 meta mark set ct mark
 `
+
+// TestPlanWatch: a rule that only a job needs which has ended is needed for who watched, until he interrupts, and not for who
+// looks at one moment.
+func TestPlanWatch(t *testing.T) {
+	s := ruled(t)
+	p, _ := product.StartOn(t, s.B.Host)
+	rule := "from " + s.B.Eth1.Address(topology.IPv4).String()
+	job := fromEth1(t, s, traffic.UDP, topology.IPv4)
+	traffic.Ask(t, job)
+	watch := p.Command(t.Context(), "plan", "--watch", "1h", "-o", "json")
+	var seen bytes.Buffer
+	watch.Stdout = &seen
+	said := bufio.NewScanner(await.Must1[io.ReadCloser](t)(watch.StderrPipe()))
+	await.Must(t, watch.Start())
+	if !said.Scan() || !strings.Contains(said.Text(), "watching for 1h0m0s") { // once it has looked
+		t.Fatalf("it said %q, %v", said.Text(), said.Err())
+	}
+	job.Close()
+	wantRule(t, p.Plan(0).Of("rule", rule), "not-needed", "opened nothing from", "now")
+	await.Must(t, watch.Process.Signal(unix.SIGINT))
+	await.Must(t, watch.Wait())
+	var watched product.Plan
+	await.Must(t, json.Unmarshal(seen.Bytes(), &watched))
+	wantRule(t, watched.Of("rule", rule), "needed", "this host opened 1 connection from")
+	if watched.WatchedSince == nil || len(watched.Originated) != 1 {
+		t.Errorf("watched since %v: %+v", watched.WatchedSince, watched.Originated)
+	}
+}
 
 // wantMarksNotNeeded has the host live by marks of connections that only what arrives by eth1 gets.
 func (s planned) wantMarksNotNeeded(t *testing.T) {
@@ -319,23 +339,4 @@ nft add rule inet t pre iifname eth1 fib saddr . iif oif missing drop
 	if made := p.Plan(0); made.Verdict != "nothing-to-do" || made.Summary != "nothing to do here" {
 		t.Errorf("%s: %+v", made.Summary, made)
 	}
-}
-
-// filesIn has the names below a directory, with when each was written and its content.
-func filesIn(t *testing.T, dir string) map[string]string {
-	t.Helper()
-	found := make(map[string]string)
-	await.Must(t, filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() {
-			return err
-		}
-		info, err := entry.Info()
-		if err != nil {
-			return err
-		}
-		text, err := os.ReadFile(path)
-		found[path] = info.ModTime().String() + "\n" + string(text)
-		return err
-	}))
-	return found
 }

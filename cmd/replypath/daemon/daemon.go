@@ -16,7 +16,6 @@ import (
 	"replypath/loader"
 	"replypath/loader/attach"
 	"replypath/loader/config"
-	"replypath/loader/history"
 	"replypath/loader/pins"
 )
 
@@ -28,14 +27,12 @@ type daemon struct {
 	overrides config.Overrides
 	mechanism attach.Mechanism // of attachment; empty for the best there is
 	trial     time.Duration    // until it has to be confirmed; 0: for good
-	stateDir  string           // of the history; empty: none is kept
 
 	log         *slog.Logger
 	logging     *logControl
 	config      *config.Config // in force
 	fromFile    bool           // the file was there
 	datapath    Datapath
-	history     string // the file
 	stopMetrics func()
 }
 
@@ -56,21 +53,11 @@ func (d *daemon) attach() error {
 		PinDir: d.PinDir, Config: cfg, Log: d.log, Version: d.Version,
 		Mechanism: d.mechanism, Trial: d.trial, Passed: d.watchdog(),
 	}
-	if d.stateDir != "" {
-		of, err := filepath.Abs(d.GivenPinDir)
-		if err == nil {
-			options.History, err = filepath.Abs(history.Path(d.stateDir, of))
-		}
-		if err != nil {
-			return fmt.Errorf("find the directory of %s: %w", d.stateDir, err)
-		}
-	}
 	if found {
 		if options.ConfigPath, err = filepath.Abs(d.file.Path); err != nil { // who reads it is elsewhere
 			return fmt.Errorf("find the directory of %s: %w", d.file.Path, err)
 		}
 	}
-	d.history = options.History
 	d.datapath, err = d.host.Start(options)
 	if errors.Is(err, pins.ErrOwned) {
 		return fmt.Errorf("%w: end it first", err)

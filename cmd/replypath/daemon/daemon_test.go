@@ -25,7 +25,6 @@ import (
 	"replypath/cmd/replypath/cli"
 	"replypath/loader"
 	"replypath/loader/config"
-	"replypath/loader/history"
 	"replypath/loader/status"
 	"replypath/metrics"
 	"replypath/test/await"
@@ -368,7 +367,6 @@ func fakeHost() Host {
 		Start:        func(loader.Options) (Datapath, error) { return nil, errors.New("nothing can be attached") },
 		TakeBack:     func(string, *slog.Logger) (bool, error) { return true, nil },
 		Confirm:      func(context.Context, string) error { return nil },
-		KeepHistory:  func(context.Context, *history.Keeper) {},
 		Signals:      func() (reload, end <-chan os.Signal, stop func()) { return nil, nil, func() {} },
 		TrialSignals: func() (<-chan os.Signal, func()) { return nil, func() {} },
 		Stdin:        strings.NewReader(""),

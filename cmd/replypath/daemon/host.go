@@ -11,7 +11,6 @@ import (
 
 	"replypath/loader"
 	"replypath/loader/config"
-	"replypath/loader/history"
 	"replypath/loader/status"
 	"replypath/metrics"
 )
@@ -23,8 +22,6 @@ type Host struct {
 	// TakeBack ends a trial; see detach.TakeBack. Confirm has the process keep it that has one going on.
 	TakeBack func(pinDir string, log *slog.Logger) (bool, error)
 	Confirm  func(ctx context.Context, pinDir string) error
-	// KeepHistory gathers the history until ctx ends; see history.Keeper.
-	KeepHistory func(context.Context, *history.Keeper)
 	// Signals delivers what reloads and what ends a daemon.
 	Signals func() (reload, end <-chan os.Signal, stop func())
 	// TrialSignals delivers what ends a trial, until stop is called; Enter at Stdin confirms it.

@@ -16,7 +16,6 @@ import (
 	"replypath/cmd/replypath/cli"
 	"replypath/loader/attach"
 	"replypath/loader/config"
-	"replypath/loader/history"
 	"replypath/loader/problems"
 )
 
@@ -48,8 +47,6 @@ the configuration in force stays. Flags win over the file.`,
 		Args: cli.NoArguments,
 	}
 	d.addFlags(c)
-	c.Flags().StringVar(&d.stateDir, "state-dir", history.DefaultDir, "keep the history for replypath plan in this `directory`; empty: keep none")
-	cli.CompleteDirectory(c, "state-dir")
 	c.RunE = func(c *cobra.Command, _ []string) error { return d.run(c.Context()) }
 	return c
 }
@@ -105,11 +102,6 @@ func (d *daemon) run(ctx context.Context) error {
 // datapath fails; unwatch ends both, and returns that error.
 func (d *daemon) watch(ctx context.Context) (running context.Context, unwatch func() error) {
 	running, cancel := context.WithCancelCause(ctx)
-	kept := make(chan struct{})
-	go func() {
-		defer close(kept)
-		d.keepHistory(running)
-	}()
 	ended := make(chan error, 1)
 	go func() {
 		err := d.datapath.Run(running)
@@ -120,16 +112,8 @@ func (d *daemon) watch(ctx context.Context) (running context.Context, unwatch fu
 	return running, func() error {
 		cancel(nil)
 		err := <-ended
-		<-kept
 		d.stopMetrics()
 		return err
-	}
-}
-
-// keepHistory gathers the history until ctx ends, unless none is kept.
-func (d *daemon) keepHistory(ctx context.Context) {
-	if d.history != "" {
-		d.host.KeepHistory(ctx, &history.Keeper{PinDir: d.PinDir, Path: d.history, Log: d.log})
 	}
 }
 

@@ -3,7 +3,6 @@
 package daemon
 
 import (
-	"context"
 	"os"
 	"os/signal"
 
@@ -12,7 +11,6 @@ import (
 
 	"replypath/loader"
 	"replypath/loader/detach"
-	"replypath/loader/history"
 )
 
 // ThisHost returns what makes the commands work on this host.
@@ -21,7 +19,6 @@ func ThisHost() Host {
 		Start:        func(o loader.Options) (Datapath, error) { return loader.New(o) },
 		TakeBack:     detach.TakeBack,
 		Confirm:      confirmTrial,
-		KeepHistory:  func(ctx context.Context, k *history.Keeper) { k.Run(ctx) },
 		Signals:      daemonSignals,
 		TrialSignals: trialSignals,
 		Stdin:        os.Stdin,

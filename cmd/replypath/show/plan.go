@@ -4,28 +4,33 @@ package show
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
+	"io"
+	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"replypath/cmd/replypath/cli"
 	"replypath/cmd/replypath/output"
 	"replypath/loader/doctor/checks"
 	"replypath/loader/doctor/finding"
-	"replypath/loader/history"
+	"replypath/loader/doctor/snapshot"
 	"replypath/loader/plan"
 )
 
 // MakePlan makes a plan; see plan.Make.
-type MakePlan func(plan.Options) (*plan.Plan, error)
+type MakePlan func(context.Context, plan.Options) (*plan.Plan, error)
 
 // NewPlan returns the command plan.
 func NewPlan(a *cli.App, makePlan MakePlan) *cobra.Command {
-	var since time.Duration
+	var watch time.Duration
 	c := &cobra.Command{
 		Use:   "plan",
 		Short: "Show what enforcing would change here, and which rules could go",
@@ -33,10 +38,10 @@ func NewPlan(a *cli.App, makePlan MakePlan) *cobra.Command {
 tables and routes it could do without then, and what is still in the way. It changes
 nothing. It works with and without a daemon, and before the first start.
 
-A daemon keeps a history for it, also while it only observes. Once a minute it looks
-at the flow tables and sockets. Of each it asks the kernel for the route without
-source and mark, as if no rule was there. Without pins, plan knows the connections of
-this moment only.
+It looks at the flow tables and sockets of this moment. Of each it asks the kernel for
+the route without source and mark, as if no rule was there. With --watch it goes on to
+look for so long, every few seconds, and adds up what it sees. It keeps nothing
+afterwards. An interrupt ends that early, with a plan of what was seen.
 
 The first line is the verdict:
   ready          nothing is in the way
@@ -49,46 +54,52 @@ A rule, mark, table or route is one of:
   not-needed  replypath does its work once it enforces
   foreign     it is for another purpose than replies
 
-It cannot see what this host opens and ends between two looks. Watch for as long as
-the host's rarest job takes before you remove a rule. With host_model: strong a rule
-is not needed for listed protocols that this host opens either.
+It cannot see what this host opens and ends between two looks, or at another time.
+Watch for as long as the host's rarest job takes before you remove a rule. With
+host_model: strong a rule is not needed for listed protocols that this host opens
+either.
+
+A rule that was removed has to come back before replypath detach. Where a rule is not
+needed, plan names the commands that save all rules, and the one that puts it back.
 
 With -o json it is one object:
   verdict        ready, blocked or nothing-to-do
   summary        the verdict in one line
   made_at        when it was made
-  watched_since  when the history begins; null: only this moment was looked at
-  watched_seconds  for how long a daemon looked
-  history_error  why earlier looks are not regarded; null: they are
+  watched_since  when watching began; null: only this moment was looked at
+  watched_seconds  for how long it watched
   would_move[]   replies: self, self_port, protocol, peer (a /24 or /64),
                  from_interface (none: no route; refused), to_interface, flows, packets, bytes
                  (null: not counted), first_seen, last_seen
   originated[]   what this host opened: the same, peer_port, remedy; related: true where its
                  peer was heard at to_interface before
   rules[]        rule, kind (rule, mark, table, route), verdict, reason, owner,
-                 connections, peers
+                 connections, peers, restore (the command that puts a rule back; null
+                 unless it is one that is not needed)
   host_changes[] object, before, after; the routes for bound sockets are
                  known once a daemon observes
   blockers[]     as doctor[]
   mended[]       what enforcing is for, as doctor[]`,
 		Example: `  replypath plan
-  replypath plan --since 7d
+  replypath plan --watch 1d
   replypath plan -o json | jq '.rules[] | select(.verdict == "not-needed").rule'`,
 		Args: cli.NoArguments,
 	}
 	file := cli.AddConfigFile(c)
 	o := cli.AddOutput(c)
-	c.Flags().Var(cli.Value(&since, "time", "", ago), "since", "regard what was seen since then, such as 7d or 12h; absent: all that is kept")
-	c.RunE = func(*cobra.Command, []string) error {
+	c.Flags().Var(cli.Value(&watch, "time", "", duration), "watch", "go on looking for so long, such as 12h or 7d; absent: look at this moment only")
+	c.RunE = func(c *cobra.Command, _ []string) error {
 		options, err := examined(a.PinDir, file)
 		if err != nil {
 			return err
 		}
-		p, err := makePlan(plan.Options{Options: options, Since: since})
+		ctx, stop := signal.NotifyContext(c.Context(), unix.SIGINT, unix.SIGTERM)
+		defer stop()
+		p, err := makePlan(ctx, plan.Options{Options: options, Watch: watch, Progress: progress(a.Stderr, watch)})
 		if err != nil {
 			return err
 		}
-		if err := o.Print(a.Stdout, p, func(page *output.Page) { showPlan(page, p) }); err != nil {
+		if err := o.Print(a.Stdout, p, func(page *output.Page) { showPlan(page, p, a.CommandLine("plan --watch 1d")) }); err != nil {
 			return err
 		}
 		if p.Verdict == plan.Blocked {
@@ -99,8 +110,21 @@ With -o json it is one object:
 	return c
 }
 
-// ago reads a duration, which may be in days.
-func ago(text string) (time.Duration, error) {
+// progress returns what tells that it watches: at a terminal for how long it has, elsewhere once.
+func progress(w io.Writer, whole time.Duration) func(since time.Duration) {
+	told := false
+	return func(since time.Duration) {
+		if output.IsTerminal(w) {
+			fmt.Fprintf(w, "watched for %s of %s; an interrupt ends it with a plan\r", output.Duration(since.Seconds()), output.Duration(whole.Seconds()))
+		} else if !told {
+			fmt.Fprintf(w, "replypath: watching for %s; SIGINT ends it with a plan\n", output.Duration(whole.Seconds()))
+		}
+		told = true
+	}
+}
+
+// duration reads one, which may be in days.
+func duration(text string) (time.Duration, error) {
 	if days, isDays := strings.CutSuffix(text, "d"); isDays {
 		if n, err := strconv.ParseUint(days, 10, 16); err == nil && n > 0 {
 			return time.Duration(n) * 24 * time.Hour, nil
@@ -113,16 +137,15 @@ func ago(text string) (time.Duration, error) {
 	return d, nil
 }
 
-func showPlan(p *output.Page, made *plan.Plan) {
+func showPlan(p *output.Page, made *plan.Plan, watching string) {
 	p.Wrapped("", made.Summary)
-	if made.WatchedSince != nil {
-		watched := time.Duration(made.Watched * float64(time.Second))
-		p.Line("watched for %s since %s ago", cmp.Or(checks.Shortly(watched), "a moment"), cmp.Or(checks.Shortly(made.MadeAt.Sub(*made.WatchedSince)), "a moment"))
+	if watched := time.Duration(made.Watched * float64(time.Second)); made.WatchedSince != nil {
+		p.Line("watched for %s", cmp.Or(checks.Shortly(watched), "a moment"))
 	} else {
-		p.Wrapped("", "nothing is attached: only the connections of this moment are known, not whether replies arrive")
+		p.Wrapped("", "only this moment was looked at, not what other hours bring: "+watching+" goes on looking")
 	}
-	if made.HistoryError != nil {
-		p.Wrapped("", "earlier looks are not regarded: "+*made.HistoryError)
+	if !made.Attached {
+		p.Wrapped("", "nothing is attached: only connections are known, not whether replies arrive")
 	}
 	if len(made.WouldMove) > 0 {
 		p.Line("\nreplies that leave by another interface or next hop without replypath and rules:")
@@ -130,7 +153,7 @@ func showPlan(p *output.Page, made *plan.Plan) {
 	}
 	if len(made.Originated) > 0 {
 		p.Line("\nwhat this host opened, from the address of another interface:")
-		var rows []history.Row
+		var rows []snapshot.Row
 		for _, o := range made.Originated {
 			rows = append(rows, o.Row)
 		}
@@ -139,6 +162,12 @@ func showPlan(p *output.Page, made *plan.Plan) {
 	}
 	for _, r := range made.Rules {
 		showRule(p, &r)
+	}
+	if slices.ContainsFunc(made.Rules, func(r plan.Rule) bool { return r.Restore != nil }) {
+		p.Line("")
+		p.Wrapped("", "a rule that is removed has to come back before replypath detach, by its command above. Save all of them before:")
+		p.Line("  ip rule save > rules4; ip -6 rule save > rules6")
+		p.Wrapped("", "ip rule restore < rules4 adds all of these again, also those that are still there")
 	}
 	if len(made.HostChanges) > 0 {
 		p.Line("\nenforcing changes on this host:")
@@ -162,18 +191,18 @@ func showPlan(p *output.Page, made *plan.Plan) {
 // mostRows bounds how many rows a table shows: those of most flows.
 const mostRows = 20
 
-func showRows(p *output.Page, rows []history.Row, now time.Time) {
+func showRows(p *output.Page, rows []snapshot.Row, now time.Time) {
 	shown := rows[:min(len(rows), mostRows)]
-	output.AddTable(p, []output.Field[history.Row]{
-		output.NewField("SELF", 0, func(r *history.Row) string { return output.Endpoint(r.Self.String(), r.SelfPort) }),
+	output.AddTable(p, []output.Field[snapshot.Row]{
+		output.NewField("SELF", 0, func(r *snapshot.Row) string { return output.Endpoint(r.Self.String(), r.SelfPort) }),
 		output.NewField("PEERS", 0, peers),
-		output.NewField("PROTOCOL", 1, func(r *history.Row) string { return r.Protocol }),
-		output.NewField("FROM", 0, func(r *history.Row) string { return r.FromInterface }),
-		output.NewField("TO", 0, func(r *history.Row) string { return r.ToInterface }),
-		output.NewField("FLOWS", 0, func(r *history.Row) string { return strconv.FormatUint(r.Flows, 10) }),
-		output.NewField("PACKETS", 2, func(r *history.Row) string { return counted(r.Packets) }),
-		output.NewField("BYTES", 4, func(r *history.Row) string { return counted(r.Bytes) }),
-		output.NewField("LAST", 3, func(r *history.Row) string { return output.Duration(now.Sub(r.LastSeen).Seconds()) }),
+		output.NewField("PROTOCOL", 1, func(r *snapshot.Row) string { return r.Protocol }),
+		output.NewField("FROM", 0, func(r *snapshot.Row) string { return r.FromInterface }),
+		output.NewField("TO", 0, func(r *snapshot.Row) string { return r.ToInterface }),
+		output.NewField("FLOWS", 0, func(r *snapshot.Row) string { return strconv.FormatUint(r.Flows, 10) }),
+		output.NewField("PACKETS", 2, func(r *snapshot.Row) string { return counted(r.Packets) }),
+		output.NewField("BYTES", 4, func(r *snapshot.Row) string { return counted(r.Bytes) }),
+		output.NewField("LAST", 3, func(r *snapshot.Row) string { return output.Duration(now.Sub(r.LastSeen).Seconds()) }),
 	}, shown)
 	if more := len(rows) - len(shown); more > 0 {
 		p.Line("and %d more: -o json has all", more)
@@ -181,14 +210,14 @@ func showRows(p *output.Page, rows []history.Row, now time.Time) {
 }
 
 // peers is the network, and the port that this host asked there.
-func peers(r *history.Row) string {
+func peers(r *snapshot.Row) string {
 	if r.PeerPort == 0 {
 		return r.Peer.String()
 	}
 	return fmt.Sprintf("%s port %d", r.Peer, r.PeerPort)
 }
 
-func counted(c history.Count) string {
+func counted(c snapshot.Count) string {
 	if c == 0 {
 		return ""
 	}
@@ -215,5 +244,8 @@ func showRule(p *output.Page, r *plan.Rule) {
 	}
 	if r.Owner != nil {
 		p.Wrapped("  ", "owner: "+*r.Owner)
+	}
+	if r.Restore != nil {
+		p.Wrapped("  ", "puts it back: "+*r.Restore)
 	}
 }

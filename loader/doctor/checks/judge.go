@@ -16,7 +16,7 @@ import (
 	"replypath/loader/discover/dump"
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/snapshot"
-	"replypath/loader/history"
+	"replypath/loader/kernelroute"
 	"replypath/loader/netfilter"
 )
 
@@ -24,7 +24,7 @@ import (
 // now, and by what is known of before.
 type Judge struct {
 	*snapshot.Host
-	Rows      []history.Row
+	Rows      []snapshot.Row
 	Watched   time.Duration // for how long somebody looked
 	Forgotten bool          // Rows lack something
 }
@@ -89,10 +89,10 @@ func (j *Judge) needs(r *snapshot.Rule, i *discover.Interface, isMeant func(neti
 	}
 	for n := range j.Rows {
 		row := &j.Rows[n]
-		if row.Originated || !isMeant(row.Self) || row.FromInterface == history.None && j.Config.FallbackRoute {
+		if row.Originated || !isMeant(row.Self) || row.FromInterface == kernelroute.None && j.Config.FallbackRoute {
 			continue
 		}
-		if row.FromInterface == history.Refused {
+		if row.FromInterface == kernelroute.Refused {
 			return fmt.Sprintf("without it replies to %s would be refused by a route", row.Peer)
 		}
 		if !j.Sees(row.FromInterface) {
@@ -177,7 +177,7 @@ func (j *Judge) opensWithout(r *snapshot.Rule, i *discover.Interface) string {
 	if j.LeavesAllBySource(r, i) {
 		return "and by host_model: strong what this host opens"
 	}
-	isRelated := func(row history.Row) bool { return row.Originated && r.Src.Contains(row.Self) && j.Relates(&row) }
+	isRelated := func(row snapshot.Row) bool { return row.Originated && r.Src.Contains(row.Self) && j.Relates(&row) }
 	if j.OpenedRelated(r) || slices.ContainsFunc(j.Rows, isRelated) {
 		return fmt.Sprintf("and what this host opened from %s %s is related to what its peers began", snapshot.OrAll(r.Src), j.watched())
 	}
@@ -234,7 +234,7 @@ func marksOnly(f *netfilter.Ruleset, r *snapshot.Rule, i *discover.Interface) bo
 	return gives
 }
 
-// openedBefore counts what the history has of connections that need a rule.
+// openedBefore counts the connections that were seen and need a rule.
 func (j *Judge) openedBefore(r *snapshot.Rule, i *discover.Interface) int {
 	sum := 0
 	for _, row := range j.Rows {
@@ -246,13 +246,13 @@ func (j *Judge) openedBefore(r *snapshot.Rule, i *discover.Interface) int {
 }
 
 // Leaves tells whether the strong host model sends what a row has.
-func (j *Judge) Leaves(i *discover.Interface, r *history.Row) bool {
+func (j *Judge) Leaves(i *discover.Interface, r *snapshot.Row) bool {
 	protocol, err := config.Protocol(r.Protocol)
 	return err == nil && j.LeavesBySource(i, r.Self, protocol)
 }
 
 // Relates tells whether what a row has goes as answers to its peers go.
-func (j *Judge) Relates(r *history.Row) bool {
+func (j *Judge) Relates(r *snapshot.Row) bool {
 	protocol, err := config.Protocol(r.Protocol)
 	return err == nil && j.GoesRelated(r.Related, protocol)
 }

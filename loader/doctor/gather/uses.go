@@ -26,7 +26,7 @@ import (
 
 // uses finds what this host opened from the addresses that rules select by. What the programs note at egress are
 // digests of tuples, which tell of no address; whatever sends from one has a socket or is tracked.
-func (g *gatherer) uses() (err error) {
+func (g *gatherer) uses() error {
 	h := g.host
 	var sources []netip.Prefix
 	for _, r := range h.Rules {
@@ -41,15 +41,14 @@ func (g *gatherer) uses() (err error) {
 	isMeant := func(a netip.Addr) bool {
 		return slices.ContainsFunc(sources, func(p netip.Prefix) bool { return p.Contains(a) })
 	}
-	known := &opened.Known{IsOwn: h.IsOwn, UDP: h.Sockets, Links: g.links}
-	if h.Attached {
-		known.Askers = opened.AskersIn(h.Flows)
+	o, err := opened.Find(&opened.Known{IsOwn: h.IsOwn, UDP: h.Sockets, Links: g.links, SeeTCP: func(s *sockets.Socket) { noteMark(h, s) }}, isMeant)
+	for n := range h.Flows {
+		o.Note(&h.Flows[n])
 	}
-	known.TCP, err = opened.Sockets("tcp", unix.IPPROTO_TCP)
-	noteMarks(h, known.TCP)
-	if err == nil {
-		h.Uses, err = opened.Find(known, isMeant)
+	if !h.Attached {
+		err = errors.Join(err, o.Suppose())
 	}
+	h.Uses = o.Uses()
 	if err != nil {
 		h.UsesError = problems.OneLine(err)
 	}
@@ -97,7 +96,9 @@ func (g *gatherer) udpSockets() error {
 	list, err := opened.Sockets("udp", unix.IPPROTO_UDP)
 	names := sync.OnceValue(processNames)
 	g.host.Sockets, g.host.ProcessOf = list, func(s *sockets.Socket) string { return names()[fmt.Sprintf("socket:[%d]", s.Inode)] }
-	noteMarks(g.host, list)
+	for n := range list {
+		noteMark(g.host, &list[n])
+	}
 	return err
 }
 
@@ -115,11 +116,9 @@ func processNames() map[string]string {
 	return names
 }
 
-// noteMarks notes those that sockets give their packets.
-func noteMarks(h *snapshot.Host, list []sockets.Socket) {
-	for _, s := range list {
-		if s.Mark != 0 && !slices.Contains(h.SocketMarks, s.Mark) {
-			h.SocketMarks = append(h.SocketMarks, s.Mark)
-		}
+// noteMark notes the one that a socket gives its packets.
+func noteMark(h *snapshot.Host, s *sockets.Socket) {
+	if s.Mark != 0 && !slices.Contains(h.SocketMarks, s.Mark) {
+		h.SocketMarks = append(h.SocketMarks, s.Mark)
 	}
 }

@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"hash/maphash"
 	"io/fs"
-	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -31,121 +30,158 @@ import (
 
 // Known is what has been read of a host.
 type Known struct {
-	IsOwn  func(netip.Addr) bool
-	Askers Askers // as the flow table has them; nil: there is none
-	TCP    []sockets.Socket
-	UDP    []sockets.Socket
-	Links  []netlink.Link
+	IsOwn func(netip.Addr) bool
+	UDP   []sockets.Socket
+	Links []netlink.Link
+	// SeeTCP is shown each TCP socket; nil: nobody is.
+	SeeTCP func(*sockets.Socket)
 }
 
-// Find returns what this host opened from the addresses that isMeant is true of, or may open: sockets, tunnels, IPsec
-// states, and what the kernel tracks. With an error the list is what could be told.
-func Find(k *Known, isMeant func(netip.Addr) bool) ([]snapshot.Use, error) {
-	o := &openings{Known: k, isMeant: isMeant, begun: usesSet{}, found: usesSet{}}
-	err := o.gather()
-	o.suppose()
-	list := slices.Collect(maps.Keys(o.found))
-	for n := range list {
-		list[n].Related = o.Askers.Relate(&list[n])
-	}
-	return list, err
-}
+// mostUses bounds what is held in memory: some ten megabytes.
+const mostUses = 1 << 15
 
-// openings are what this host opened from some addresses.
-type openings struct {
-	*Known
+// Openings are what this host opened from some addresses, or may open: sockets, tunnels, IPsec states, and what the kernel
+// tracks. Of the flows of peers, which may be very many, none is kept: each is noted where it says something of these.
+type Openings struct {
+	// Incomplete tells that there were more than had room.
+	Incomplete bool
+
+	known   *Known
 	isMeant func(netip.Addr) bool
-	begun   usesSet // tracked, with this host's side as the one that began
-	found   usesSet
+	accepts map[netip.AddrPort]bool // by TCP: own ends that somebody listens at
+	begun   map[snapshot.Use]bool   // tracked, with this host's side as the one that began
+	found   map[snapshot.Use]bool   // whether it is none if a peer asked for it
+	asked   map[uint64]bool         // by digests of what flows may say of those that are found, whether one said it
 }
 
-type usesSet map[snapshot.Use]bool
+// Find looks for what this host opened from the addresses that isMeant is true of, or may open. With an error it is what could
+// be told. The flows, or Suppose where there are none, say what of it peers asked for.
+func Find(k *Known, isMeant func(netip.Addr) bool) (*Openings, error) {
+	o := &Openings{
+		known: k, isMeant: isMeant, accepts: map[netip.AddrPort]bool{}, begun: map[snapshot.Use]bool{}, found: map[snapshot.Use]bool{},
+		asked: map[uint64]bool{},
+	}
+	err := o.gather()
+	o.ask()
+	return o, err
+}
 
-func (o *openings) gather() error {
+// ask has the flows that are noted from now on say what of it peers asked for.
+func (o *Openings) ask() {
+	for u := range o.found {
+		o.asked[digest(askingKey(u))] = false
+		o.AskRelation(&u)
+	}
+}
+
+func (o *Openings) gather() error {
 	for _, family := range snapshot.Families {
 		if err := netfilter.Tracked(uint8(family), o.track); err != nil {
 			return err
 		}
 	}
-	o.connections()
+	err := eachSocket("tcp", unix.IPPROTO_TCP, sockets.Listening, func(s *sockets.Socket) { o.accepts[s.Local] = true })
+	err = errors.Join(err, eachSocket("tcp", unix.IPPROTO_TCP, sockets.AnyState, o.connection))
 	o.datagrams()
 	o.tunnels()
-	return errors.Join(o.associations(), o.raw(), o.ipsec())
+	return errors.Join(err, o.associations(), o.raw(), o.ipsec())
+}
+
+// AskRelation has the flows that are noted from now on say whether they relate a use, which Relates tells then.
+func (o *Openings) AskRelation(u *snapshot.Use) {
+	if len(o.asked) >= 8*mostUses {
+		o.Incomplete = true
+		return
+	}
+	for _, key := range relations(u) {
+		o.asked[digest(key)] = o.asked[digest(key)]
+	}
+}
+
+// Relates tells whether a use is related to what its peer began by the interface of the own address.
+func (o *Openings) Relates(u *snapshot.Use) bool { return slices.ContainsFunc(relations(u), o.isNoted) }
+
+// add notes what was found, unless there is too much.
+func (o *Openings) add(u snapshot.Use, unlessAsked bool) {
+	before, again := o.found[u]
+	if !again && len(o.found) >= mostUses {
+		o.Incomplete = true
+		return
+	}
+	o.found[u] = unlessAsked && (before || !again)
 }
 
 // Sockets lists the sockets of a protocol, none where the kernel cannot show them. Those that are not connected have no remote end.
-func Sockets(name string, protocol uint8) ([]sockets.Socket, error) {
-	var all []sockets.Socket
+func Sockets(name string, protocol uint8) (all []sockets.Socket, err error) {
+	err = eachSocket(name, protocol, sockets.AnyState, func(s *sockets.Socket) { all = append(all, *s) })
+	return all, err
+}
+
+// eachSocket is Sockets for those in some states, of which none is kept.
+func eachSocket(name string, protocol uint8, states uint32, visit func(*sockets.Socket)) error {
 	for _, family := range snapshot.Families {
-		list, err := sockets.All(protocol, uint8(family))
-		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EPROTONOSUPPORT) {
-			return nil, fmt.Errorf("list %s sockets: %w", name, err)
-		}
-		for n := range list {
-			if list[n].Remote.Port() == 0 {
-				list[n].Remote = netip.AddrPort{}
+		err := sockets.Each(protocol, uint8(family), states, func(s *sockets.Socket) {
+			if s.Remote.Port() == 0 {
+				s.Remote = netip.AddrPort{}
 			}
+			visit(s)
+		})
+		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EPROTONOSUPPORT) {
+			return fmt.Errorf("list %s sockets: %w", name, err)
 		}
-		all = append(all, list...)
 	}
-	return all, nil
+	return nil
 }
 
 // track notes what the kernel tracks. Of a connection of this host's own by TCP that
 // is over its socket is gone; without one, it only says who began.
-func (o *openings) track(c netfilter.Connection) {
+func (o *Openings) track(c netfilter.Connection) {
 	u := snapshot.Use{Protocol: c.Protocol, Local: c.From, Remote: c.To}
-	if !o.isMeant(u.Local.Addr()) || o.IsOwn(u.Remote.Addr()) {
+	if !o.isMeant(u.Local.Addr()) || o.known.IsOwn(u.Remote.Addr()) {
 		return
 	}
-	o.begun[u] = true
-	if u.Protocol != unix.IPPROTO_TCP || !o.IsOwn(u.Local.Addr()) {
-		o.found[u] = true
+	if o.Incomplete = o.Incomplete || len(o.begun) >= mostUses; !o.Incomplete {
+		o.begun[u] = true
+	}
+	if u.Protocol != unix.IPPROTO_TCP || !o.known.IsOwn(u.Local.Addr()) {
+		o.add(u, false)
 	}
 }
 
-// Accepts returns the test whether a TCP socket of a list accepts connections at an end of this host's.
-func Accepts(list []sockets.Socket) func(netip.AddrPort) bool {
-	ends := map[netip.AddrPort]bool{}
-	for _, s := range list {
-		if s.State == netlink.TCP_LISTEN {
-			ends[s.Local] = true
+// Accepts tells whether a TCP socket accepts connections at an end of this host's.
+func (o *Openings) Accepts(end netip.AddrPort) bool {
+	any4, any6 := netip.AddrPortFrom(netip.IPv4Unspecified(), end.Port()), netip.AddrPortFrom(netip.IPv6Unspecified(), end.Port())
+	return o.accepts[end] || o.accepts[any6] || end.Addr().Is4() && o.accepts[any4]
+}
+
+// EachAccepted visits the established TCP connections at such ends.
+func (o *Openings) EachAccepted(visit func(*sockets.Socket)) error {
+	return eachSocket("tcp", unix.IPPROTO_TCP, 1<<sockets.Established, func(s *sockets.Socket) {
+		if o.Accepts(s.Local) {
+			visit(s)
 		}
-	}
-	return func(end netip.AddrPort) bool {
-		any4, any6 := netip.AddrPortFrom(netip.IPv4Unspecified(), end.Port()), netip.AddrPortFrom(netip.IPv6Unspecified(), end.Port())
-		return ends[end] || ends[any6] || end.Addr().Is4() && ends[any4]
-	}
+	})
 }
 
-// suppose has each accepted connection come by the interface of its own address, where no flow table tells.
-func (o *openings) suppose() {
-	if o.Askers != nil {
+// Suppose has each accepted connection come by the interface of its own address, where no flow table tells.
+func (o *Openings) Suppose() error {
+	return o.EachAccepted(func(s *sockets.Socket) { o.note(pair{anyPort(s.Local), anyPort(s.Remote)}) })
+}
+
+// connection notes a TCP connection that was not accepted: nobody listens at its
+// end, or it is tracked as this host's. One that is over is left for a while.
+func (o *Openings) connection(s *sockets.Socket) {
+	if o.known.SeeTCP != nil {
+		o.known.SeeTCP(s)
+	}
+	use := snapshot.Use{Protocol: unix.IPPROTO_TCP, Local: s.Local, Remote: s.Remote}
+	isNone := s.State == netlink.TCP_LISTEN || s.State == netlink.TCP_CLOSE
+	if isNone || !o.isMeant(use.Local.Addr()) || o.known.IsOwn(use.Remote.Addr()) {
 		return
 	}
-	o.Askers = Askers{}
-	accepts := Accepts(o.TCP)
-	for _, s := range o.TCP {
-		if s.State == sockets.Established && accepts(s.Local) {
-			o.Askers.add(pair{anyPort(s.Local), anyPort(s.Remote)})
-		}
-	}
-}
-
-// connections finds TCP connections that were not accepted: nobody listens at their
-// end, or they are tracked as this host's. One that is over is left for a while.
-func (o *openings) connections() {
-	accepts := Accepts(o.TCP)
-	for _, s := range o.TCP {
-		use := snapshot.Use{Protocol: unix.IPPROTO_TCP, Local: s.Local, Remote: s.Remote}
-		isNone := s.State == netlink.TCP_LISTEN || s.State == netlink.TCP_CLOSE
-		if isNone || !o.isMeant(use.Local.Addr()) || o.IsOwn(use.Remote.Addr()) {
-			continue
-		}
-		if o.begun[use] || !accepts(use.Local) && !o.Askers.asked(use) {
-			use.Over = s.State == netlink.TCP_TIME_WAIT
-			o.found[use] = true
-		}
+	if isBegun := o.begun[use]; isBegun || !o.Accepts(use.Local) {
+		use.Over = s.State == netlink.TCP_TIME_WAIT
+		o.add(use, !isBegun)
 	}
 }
 
@@ -154,22 +190,20 @@ var askingPorts = []uint16{123, 500, 4500}
 
 // datagrams finds UDP sockets that may send first: connected ones whose peer did not ask and whose port no server has, and
 // bound ones with a port that the kernel chose and nobody has asked, or of a server that asks as well.
-func (o *openings) datagrams() {
+func (o *Openings) datagrams() {
 	serving, chosen := map[uint16]bool{}, firstChosenPort()
-	for _, s := range o.UDP {
+	for _, s := range o.known.UDP {
 		if !s.Remote.IsValid() && s.Local.Port() < chosen {
 			serving[s.Local.Port()] = true
 		}
 	}
-	for _, s := range o.UDP {
+	for _, s := range o.known.UDP {
 		use := snapshot.Use{Protocol: unix.IPPROTO_UDP, Local: s.Local, Remote: s.Remote}
-		isServer := (serving[s.Local.Port()] || o.Askers.serves(s.Local)) && !slices.Contains(askingPorts, s.Local.Port())
-		if s.Remote.IsValid() {
-			isServer = serving[s.Local.Port()] || o.Askers.asked(use) || o.IsOwn(s.Remote.Addr())
+		asks := !s.Remote.IsValid() && slices.Contains(askingPorts, s.Local.Port())
+		if !o.isMeant(s.Local.Addr()) || serving[s.Local.Port()] && !asks || s.Remote.IsValid() && o.known.IsOwn(s.Remote.Addr()) {
+			continue
 		}
-		if o.isMeant(s.Local.Addr()) && !isServer {
-			o.found[use] = true
-		}
+		o.add(use, !asks)
 	}
 	for u := range o.begun {
 		if u.Protocol == unix.IPPROTO_UDP && u.Remote.IsValid() { // it is the same one
@@ -179,21 +213,19 @@ func (o *openings) datagrams() {
 }
 
 // associations finds those of SCTP, where the kernel has it: asking loads the module. Who began them is not told.
-func (o *openings) associations() error {
+func (o *Openings) associations() error {
 	if _, err := os.Stat("/proc/thread-self/net/sctp"); err != nil {
 		return nil
 	}
-	list, err := Sockets("sctp", unix.IPPROTO_SCTP)
-	for _, s := range list {
-		if use := (snapshot.Use{Protocol: unix.IPPROTO_SCTP, Local: s.Local, Remote: s.Remote}); o.isMeant(s.Local.Addr()) && !o.Askers.asked(use) {
-			o.found[use] = true
+	return eachSocket("sctp", unix.IPPROTO_SCTP, sockets.AnyState, func(s *sockets.Socket) {
+		if o.isMeant(s.Local.Addr()) {
+			o.add(snapshot.Use{Protocol: unix.IPPROTO_SCTP, Local: s.Local, Remote: s.Remote}, true)
 		}
-	}
-	return err
+	})
 }
 
 // raw finds sockets of no transport, such as those of ping(8), that are bound to an address.
-func (o *openings) raw() error {
+func (o *Openings) raw() error {
 	for name, protocol := range map[string]uint8{"raw": 0, "raw6": 0, "icmp": unix.IPPROTO_ICMP, "icmp6": unix.IPPROTO_ICMPV6} {
 		text, err := os.ReadFile("/proc/thread-self/net/" + name)
 		if errors.Is(err, fs.ErrNotExist) { // a kernel without the family
@@ -204,8 +236,7 @@ func (o *openings) raw() error {
 		}
 		for _, end := range endsIn(string(text)) {
 			if o.isMeant(end.Addr()) {
-				use := snapshot.Use{Protocol: cmp.Or(protocol, uint8(end.Port())), Local: netip.AddrPortFrom(end.Addr(), 0)}
-				o.found[use] = true
+				o.add(snapshot.Use{Protocol: cmp.Or(protocol, uint8(end.Port())), Local: netip.AddrPortFrom(end.Addr(), 0)}, false)
 			}
 		}
 	}
@@ -237,7 +268,7 @@ func endsIn(table string) (ends []netip.AddrPort) {
 }
 
 // ipsec finds the states by which packets leave from an address.
-func (o *openings) ipsec() error {
+func (o *Openings) ipsec() error {
 	states, err := netlink.XfrmStateList(netlink.FAMILY_ALL)
 	if errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EPERM) { // none, or doctor says what it may not read
 		return nil
@@ -252,19 +283,19 @@ func (o *openings) ipsec() error {
 }
 
 // tunnels finds those whose outer packets this host sends from such an address: they have no socket to be seen.
-func (o *openings) tunnels() {
-	for _, link := range o.Links {
+func (o *Openings) tunnels() {
+	for _, link := range o.known.Links {
 		local, remote := tunnelEnds(link)
 		o.outer(0, local, remote)
 	}
 }
 
 // outer notes packets around others, by their addresses. Of protocol 0 it is any.
-func (o *openings) outer(protocol uint8, local, remote net.IP) {
+func (o *Openings) outer(protocol uint8, local, remote net.IP) {
 	from, _ := netip.AddrFromSlice(local)
 	to, _ := netip.AddrFromSlice(remote)
 	if from = from.Unmap(); o.isMeant(from) {
-		o.found[snapshot.Use{Protocol: protocol, Local: netip.AddrPortFrom(from, 0), Remote: netip.AddrPortFrom(to.Unmap(), 0)}] = true
+		o.add(snapshot.Use{Protocol: protocol, Local: netip.AddrPortFrom(from, 0), Remote: netip.AddrPortFrom(to.Unmap(), 0)}, false)
 	}
 }
 
@@ -300,29 +331,32 @@ func firstChosenPort() uint16 {
 	return 32768
 }
 
-// Askers have the flows of peers that asked this host, by digest: there may be very many.
-type Askers map[uint64]bool
-
 var seed = maphash.MakeSeed()
 
-// AskersIn are those of a list.
-func AskersIn(list []flows.Flow) Askers {
-	a := Askers{}
-	for n := range list {
-		a.Note(&list[n])
-	}
-	return a
-}
-
-func (a Askers) add(key any)      { a[maphash.Comparable(seed, key)] = true }
-func (a Askers) has(key any) bool { return a[maphash.Comparable(seed, key)] }
+func digest(key any) uint64 { return maphash.Comparable(seed, key) }
 
 // pair is of two ends, of which a port that is 0 is any.
 type pair struct{ self, peer netip.AddrPort }
 
 func anyPort(end netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(end.Addr(), 0) }
 
-func addressesOf(u *snapshot.Use) pair { return pair{anyPort(u.Local), anyPort(u.Remote)} }
+// relations are the pairs of ends that relate a use to what its peer began: the addresses, and of datagrams those with one port.
+func relations(u *snapshot.Use) []any {
+	self, peer := anyPort(u.Local), anyPort(u.Remote)
+	if u.Protocol == unix.IPPROTO_UDP {
+		return []any{pair{self, peer}, pair{u.Local, peer}, pair{self, u.Remote}}
+	}
+	return []any{pair{self, peer}}
+}
+
+// askingKey is what peers asked for if a use is the answer: its tuple, or of what is not connected its own end.
+func askingKey(u snapshot.Use) any {
+	if !u.Remote.IsValid() {
+		return u.Local
+	}
+	u.Over = false
+	return u
+}
 
 // UseOf is the tuple of a flow, seen from this host; false where it has no ports.
 func UseOf(f *flows.Flow) (use snapshot.Use, ok bool) {
@@ -334,28 +368,39 @@ func UseOf(f *flows.Flow) (use snapshot.Use, ok bool) {
 	}, errors.Join(err1, err2) == nil && protocol != 0
 }
 
-// Note adds a flow.
-func (a Askers) Note(f *flows.Flow) {
+// Note has a flow say what of what was found its peer asked for.
+func (o *Openings) Note(f *flows.Flow) {
 	u, hasPorts := UseOf(f)
 	if hasPorts {
-		a.add(u)
-		a.add(u.Local)
+		o.note(u)
+		o.note(u.Local)
 	}
 	switch f.Relates {
 	case flows.RelatesAll:
-		a.add(addressesOf(&u))
+		o.note(pair{anyPort(u.Local), anyPort(u.Remote)})
 	case flows.RelatesPorts:
-		a.add(pair{u.Local, anyPort(u.Remote)})
-		a.add(pair{anyPort(u.Local), u.Remote})
+		o.note(pair{u.Local, anyPort(u.Remote)})
+		o.note(pair{anyPort(u.Local), u.Remote})
 	}
 }
 
-// asked tells whether the peer began, serves whether a peer asked this end.
-func (a Askers) asked(u snapshot.Use) bool      { return a.has(u) }
-func (a Askers) serves(end netip.AddrPort) bool { return a.has(end) }
+func (o *Openings) note(key any) {
+	if _, counts := o.asked[digest(key)]; counts {
+		o.asked[digest(key)] = true
+	}
+}
 
-// Relate tells whether what this host opened is related to what its peer asked for, by the interface of the own address.
-func (a Askers) Relate(u *snapshot.Use) bool {
-	isOfPort := a.has(pair{u.Local, anyPort(u.Remote)}) || a.has(pair{anyPort(u.Local), u.Remote})
-	return a.has(addressesOf(u)) || u.Protocol == unix.IPPROTO_UDP && isOfPort
+func (o *Openings) isNoted(key any) bool { return o.asked[digest(key)] }
+
+// Uses are what was found and no peer asked for, each with whether it is related.
+func (o *Openings) Uses() []snapshot.Use {
+	var list []snapshot.Use
+	for u, unlessAsked := range o.found {
+		if unlessAsked && o.isNoted(askingKey(u)) {
+			continue
+		}
+		u.Related = o.Relates(&u)
+		list = append(list, u)
+	}
+	return list
 }

@@ -37,13 +37,24 @@ func TestTunnelsUseARule(t *testing.T) {
 		isMeant := func(a netip.Addr) bool {
 			return a == testhost.Address("10.4.0.100") || a == testhost.Address("2001:db8:4::100")
 		}
-		o := &openings{Known: &Known{Links: []netlink.Link{test.link}}, isMeant: isMeant, found: usesSet{}}
+		o := finding(&Known{Links: []netlink.Link{test.link}}, isMeant)
 		o.tunnels()
 		if len(o.found) != test.want {
 			t.Errorf("%s: %d uses, not %d", name, len(o.found), test.want)
 		}
 	}
 }
+
+// finding is where nothing has been found.
+func finding(k *Known, isMeant func(netip.Addr) bool) *Openings {
+	return &Openings{
+		known: k, isMeant: isMeant, accepts: map[netip.AddrPort]bool{}, begun: map[snapshot.Use]bool{}, found: map[snapshot.Use]bool{},
+		asked: map[uint64]bool{},
+	}
+}
+
+func all(netip.Addr) bool  { return true }
+func none(netip.Addr) bool { return false }
 
 // TestAskers: what this host opens to a peer that asked by itself is related to that, or what has a port of the question alone.
 func TestAskers(t *testing.T) {
@@ -63,35 +74,74 @@ func TestAskers(t *testing.T) {
 		{"other ports", flows.RelatesPorts, unix.IPPROTO_UDP, own, "192.0.2.1:9", false},
 		{"no datagrams", flows.RelatesPorts, unix.IPPROTO_TCP, own, peer, false},
 	} {
-		a := AskersIn([]flows.Flow{{Protocol: "udp", Peer: "192.0.2.1", PeerPort: 443, Self: "10.4.0.100", SelfPort: 69, Relates: test.relates}})
+		f := &flows.Flow{Protocol: "udp", Peer: "192.0.2.1", PeerPort: 443, Self: "10.4.0.100", SelfPort: 69, Relates: test.relates}
 		u := snapshot.Use{Protocol: test.protocol, Local: netip.MustParseAddrPort(test.local), Remote: netip.MustParseAddrPort(test.from)}
-		if got := a.Relate(&u); got != test.want {
-			t.Errorf("%s: %v", test.name, got)
+		lonely := snapshot.Use{Protocol: test.protocol, Local: u.Local}
+		o := finding(&Known{}, all)
+		o.AskRelation(&u)
+		o.AskRelation(&lonely)
+		if o.Note(f); o.Relates(&u) != test.want {
+			t.Errorf("%s: not %v", test.name, test.want)
 		}
-		if u.Remote = (netip.AddrPort{}); a.Relate(&u) {
+		if o.Relates(&lonely) {
 			t.Errorf("%s: what has no peer is related", test.name)
 		}
 	}
 }
 
-// TestSuppose: without a flow table an accepted connection stands for one, and what this host opened does not.
-func TestSuppose(t *testing.T) {
-	const own, peer = "10.4.0.100:22", "192.0.2.1:5"
-	connection := sockets.Socket{State: sockets.Established, Local: netip.MustParseAddrPort(own), Remote: netip.MustParseAddrPort(peer)}
-	use := snapshot.Use{Protocol: unix.IPPROTO_TCP, Local: netip.MustParseAddrPort("10.4.0.100:40000"), Remote: netip.MustParseAddrPort(peer)}
-	listener := sockets.Socket{State: netlink.TCP_LISTEN, Local: netip.MustParseAddrPort("0.0.0.0:22")}
-	for _, test := range []struct {
-		askers Askers
-		tcp    []sockets.Socket
-		want   bool
-	}{
-		{nil, []sockets.Socket{listener, connection}, true},
-		{nil, []sockets.Socket{connection}, false},
-		{Askers{}, []sockets.Socket{listener, connection}, false},
-	} {
-		o := &openings{Known: &Known{TCP: test.tcp, Askers: test.askers}}
-		if o.suppose(); o.Askers.Relate(&use) != test.want {
-			t.Errorf("%+v: not %v", test, test.want)
+// TestAskedFor: a socket whose peer began is nothing that this host opened, unless the kernel says otherwise, or its port is one
+// that servers ask by.
+func TestAskedFor(t *testing.T) {
+	const own, peer = "10.4.0.100:50000", "192.0.2.1:443"
+	socket := func(local, remote string) sockets.Socket {
+		s := sockets.Socket{State: sockets.Established, Local: netip.MustParseAddrPort(local)}
+		if remote != "" {
+			s.Remote = netip.MustParseAddrPort(remote)
 		}
+		return s
+	}
+	tracked := snapshot.Use{Protocol: unix.IPPROTO_TCP, Local: netip.MustParseAddrPort(own), Remote: netip.MustParseAddrPort(peer)}
+	for _, test := range []struct {
+		name, protocol string
+		socket         sockets.Socket
+		flow           netip.AddrPort // own end
+		isTracked      bool
+		want           int
+	}{
+		{"tcp, asked for", "tcp", socket(own, peer), netip.MustParseAddrPort(own), false, 0},
+		{"tcp, asked for and tracked as ours", "tcp", socket(own, peer), netip.MustParseAddrPort(own), true, 1},
+		{"tcp, of another flow", "tcp", socket(own, peer), netip.MustParseAddrPort("10.4.0.100:22"), false, 1},
+		{"udp, connected and asked for", "udp", socket(own, peer), netip.MustParseAddrPort(own), false, 0},
+		{"udp, not connected and asked", "udp", socket(own, ""), netip.MustParseAddrPort(own), false, 0},
+		{"udp, not connected, another asked", "udp", socket(own, ""), netip.MustParseAddrPort("10.4.0.100:22"), false, 1},
+		{"ntp, asked", "udp", socket("10.4.0.100:123", ""), netip.MustParseAddrPort("10.4.0.100:123"), false, 1},
+	} {
+		k := &Known{IsOwn: none}
+		o := finding(k, all)
+		o.begun[tracked] = test.isTracked
+		if test.protocol == "udp" {
+			k.UDP = []sockets.Socket{test.socket}
+			o.datagrams()
+		} else {
+			o.connection(&test.socket)
+		}
+		o.ask()
+		o.Note(&flows.Flow{Protocol: test.protocol, Peer: "192.0.2.1", PeerPort: 443, Self: test.flow.Addr().String(), SelfPort: test.flow.Port()})
+		if uses := o.Uses(); len(uses) != test.want {
+			t.Errorf("%s: %v, not %d", test.name, uses, test.want)
+		}
+	}
+}
+
+// TestMostUses: what is found is bounded, and said not to be all.
+func TestMostUses(t *testing.T) {
+	o := finding(&Known{IsOwn: none}, all)
+	peer := netip.MustParseAddr("198.18.0.1")
+	for range 2 * mostUses {
+		peer = peer.Next()
+		o.connection(&sockets.Socket{State: sockets.Established, Local: netip.MustParseAddrPort("10.4.0.100:50000"), Remote: netip.AddrPortFrom(peer, 443)})
+	}
+	if o.ask(); len(o.Uses()) != mostUses || !o.Incomplete {
+		t.Errorf("%d uses, incomplete: %v", len(o.Uses()), o.Incomplete)
 	}
 }

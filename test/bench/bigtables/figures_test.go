@@ -29,7 +29,7 @@ const (
 	figuresVariable = "REPLYPATH_BIG_TABLES"
 	changesEach     = 50 // a second
 	changesFor      = 20 * time.Second
-	startsFor       = 5 * time.Second // for so long the daemon is busy with its start, as with the first figures of its history
+	startsFor       = 5 * time.Second // for so long the daemon is busy with its start
 
 	// What is wanted of all sizes.
 	mostBusy   = 0.02 // of one processor

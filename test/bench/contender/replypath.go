@@ -102,7 +102,7 @@ func StartDaemon(ctx context.Context, host *topology.Host, options Options, args
 	if err := os.WriteFile(file, []byte(configuration(options)), 0o600); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
-	args = append([]string{d.binary, "--pin-dir", d.pinDir, "run", "--config", file, "--state-dir", ""}, args...)
+	args = append([]string{d.binary, "--pin-dir", d.pinDir, "run", "--config", file}, args...)
 	if options.CPUs != "" {
 		args = append([]string{"taskset", "-c", options.CPUs}, args...)
 	}

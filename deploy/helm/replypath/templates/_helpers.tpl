@@ -72,5 +72,4 @@ volumeMounts:
   - {name: pins, mountPath: /sys/fs/bpf}
   # The node's, to repair the source of UDP answers in all of it.
   - {name: cgroup, mountPath: /sys/fs/cgroup, readOnly: true}
-  - {name: state, mountPath: /var/lib/replypath}
 {{- end }}
