@@ -141,6 +141,7 @@ func (d *detacher) run() error {
 	if err != nil {
 		return errors.Join(err, d.dir.Close())
 	}
+	d.warn()
 	err = errors.Join(d.fallback(), d.neighbours(), d.programs(), d.sourceRepair(), d.qdiscs(), d.sysctls(), d.history())
 	if err != nil {
 		// The journal is still needed for the next try.

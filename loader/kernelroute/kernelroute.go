@@ -153,6 +153,10 @@ func AskOwn(p Packet) (Route, error) {
 	return Ask(p)
 }
 
+// Beyond are peers beyond every network of a host, by whether IPv4 is asked for: a.root-servers.net, which no list of bogus
+// networks holds. Nothing is sent there.
+var Beyond = map[bool]netip.Addr{true: netip.MustParseAddr("198.41.0.4"), false: netip.MustParseAddr("2001:503:ba3e::2:30")}
+
 // Host are the interfaces and addresses of a network namespace, by which its routes are asked for and told.
 type Host struct {
 	Links []netlink.Link

@@ -206,6 +206,26 @@ func TestPlanWatch(t *testing.T) {
 	}
 }
 
+// TestDetachWarns: a rule was removed that plan calls not needed. detach warns of its address, until the command that plan showed
+// has put it back, and while another mode than enforce is in force.
+func TestDetachWarns(t *testing.T) {
+	s := ruled(t)
+	p, _ := product.StartOn(t, s.B.Host)
+	from := s.B.Eth1.Address(topology.IPv4)
+	restore := product.OrEmpty(p.Plan(0).Of("rule", "from "+from.String()).Restore)
+	testhost.Shell(t, s.B.Host, "ip rule del pref 100")
+	warned := p.Expect(0, "detach", "--stop").Stderr
+	await.Says(t, "detach", warned, "replies from addresses of eth1 to peers beyond its networks leave by eth0 now", "addresses="+from.String())
+	if strings.Contains(warned, s.B.Eth1.Address(topology.IPv6).String()) {
+		t.Errorf("detach warns of an address that has its rule: %s", warned)
+	}
+	p.Start("--observe")
+	await.Same(t, "what detach warns of where replies went so before", "", p.Expect(0, "detach", "--stop").Stderr)
+	testhost.Shell(t, s.B.Host, restore)
+	p.Start()
+	await.Same(t, "what detach warns of where each rule is there", "", p.Expect(0, "detach", "--stop").Stderr)
+}
+
 // wantMarksNotNeeded has the host live by marks of connections that only what arrives by eth1 gets.
 func (s planned) wantMarksNotNeeded(t *testing.T) {
 	t.Helper()

@@ -210,10 +210,6 @@ func ask(handle *netlink.Handle, gateways []nexthop.Gateway) error {
 	return nil
 }
 
-// beyond are peers beyond every network of a host, by whether IPv4 is asked for: a.root-servers.net, which no list of bogus
-// networks holds. Nothing is sent there.
-var beyond = map[bool]netip.Addr{true: netip.MustParseAddr("198.41.0.4"), false: netip.MustParseAddr("2001:503:ba3e::2:30")}
-
 // ownWays asks by which device the kernel sends replies from each own address. Those of VRFs have tables of their own.
 func ownWays(h *snapshot.Host) error {
 	for _, i := range h.Interfaces {
@@ -222,7 +218,7 @@ func ownWays(h *snapshot.Host) error {
 		}
 		for _, address := range i.Addresses {
 			self := address.Addr()
-			route, err := kernelroute.Ask(kernelroute.Packet{Peer: netip.AddrPortFrom(beyond[self.Is4()], 0), Self: netip.AddrPortFrom(self, 0)})
+			route, err := kernelroute.Ask(kernelroute.Packet{Peer: netip.AddrPortFrom(kernelroute.Beyond[self.Is4()], 0), Self: netip.AddrPortFrom(self, 0)})
 			if err != nil {
 				return err
 			}
