@@ -4,16 +4,13 @@ package detach
 
 import (
 	"fmt"
-	"maps"
 	"net"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"replypath/loader/config"
 	"replypath/loader/datapath"
 	"replypath/loader/kernelroute"
-	"replypath/loader/pins"
 )
 
 // warn names the own addresses whose replies leave elsewhere once the datapath is gone: those of interfaces that enforce, by
@@ -26,75 +23,52 @@ func (d *detacher) warn() {
 	}
 	if err != nil {
 		d.log.Debug("by which interfaces replies leave then is not known", "error", err)
-	}
-	if host == nil {
 		return
 	}
-	for _, r := range enforced {
-		stray := straysOf(host, r)
-		for _, by := range slices.Sorted(maps.Keys(stray)) {
-			where := "leave by " + by
-			if by == kernelroute.None || by == kernelroute.Refused {
-				where = "have no route"
-			}
-			d.log.Warn(fmt.Sprintf("replies from addresses of %s to peers beyond its networks %s now: no rule and no default route sends them by %s",
-				r.Name, where, r.Name), "addresses", shorten(stray[by]))
+	for _, index := range enforced {
+		if stray := straysOf(host, index); len(stray) > 0 {
+			name := host.Names[index]
+			d.log.Warn(fmt.Sprintf("replies from addresses of %s to peers beyond its networks go elsewhere now: no rule and no default route sends them by %s",
+				name, name), "addresses", stray)
 		}
 	}
 }
 
 // enforced are the interfaces by which replies are sent, in the modes that are in force.
-func (d *detacher) enforced() (list []pins.InterfaceRecord, err error) {
+func (d *detacher) enforced() (indexes []int, err error) {
 	opened, err := datapath.OpenMaps(d.dir.Path())
 	if err != nil {
 		return nil, err
 	}
-	defer opened.Close()
+	defer opened.Close() // it was only read
 	byHand, err := datapath.ReadMode(opened)
-	if err != nil {
-		return nil, err
-	}
 	for _, r := range d.journal.Interfaces {
 		if r.Index != 0 && !r.Catches && datapath.ModeInForce(byHand, r.Mode) == string(config.ModeEnforce) {
-			list = append(list, r)
+			indexes = append(indexes, r.Index)
 		}
 	}
-	return list, nil
+	return indexes, err
 }
 
-// straysOf are the addresses that an interface alone has and by which replies leave elsewhere, by where. Of one that is down there
-// are none.
-func straysOf(h *kernelroute.Host, r pins.InterfaceRecord) map[string][]netip.Addr {
-	stray := map[string][]netip.Addr{}
-	isUp := false
+// straysOf are the addresses that an interface alone has and by which the kernel sends elsewhere, or nowhere, sorted. Of one that
+// is down there are none.
+func straysOf(h *kernelroute.Host, index int) (stray []netip.Addr) {
 	for _, link := range h.Links {
-		isUp = isUp || link.Attrs().Index == r.Index && link.Attrs().Flags&net.FlagUp != 0
-	}
-	for self, index := range h.Own {
-		if !isUp || index != r.Index || !self.IsGlobalUnicast() {
+		if link.Attrs().Index != index || link.Attrs().Flags&net.FlagUp == 0 {
 			continue
 		}
-		by := h.Leads(kernelroute.Packet{
-			Peer: netip.AddrPortFrom(kernelroute.Beyond[self.Is4()], 0), Self: netip.AddrPortFrom(self, 0), Device: h.VRFs[r.Name],
-		})
-		if by != "" && by != h.Names[r.Index] {
-			stray[by] = append(stray[by], self)
+		for self, of := range h.Own {
+			packet := kernelroute.Packet{
+				Peer: netip.AddrPortFrom(kernelroute.Beyond[self.Is4()], 0), Self: netip.AddrPortFrom(self, 0), Device: h.VRFs[link.Attrs().Name],
+			}
+			if of != index || !self.IsGlobalUnicast() {
+				continue
+			}
+			if by := h.Leads(packet); by != "" && by != link.Attrs().Name {
+				stray = append(stray, self)
+			}
 		}
 	}
+	slices.SortFunc(stray, netip.Addr.Compare)
 	return stray
-}
-
-// mostNamed bounds the addresses of a line.
-const mostNamed = 8
-
-func shorten(addresses []netip.Addr) string {
-	slices.SortFunc(addresses, netip.Addr.Compare)
-	var names []string
-	for _, a := range addresses[:min(len(addresses), mostNamed)] {
-		names = append(names, a.String())
-	}
-	if more := len(addresses) - mostNamed; more > 0 {
-		names = append(names, fmt.Sprintf("and %d more", more))
-	}
-	return strings.Join(names, ", ")
 }

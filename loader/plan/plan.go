@@ -71,7 +71,7 @@ func Make(ctx context.Context, options Options) (*Plan, error) {
 		managed = append(managed, i.Name)
 	}
 	seen := newLooks()
-	if err := seen.watch(ctx, &options, func() error { return seen.look(options.PinDir, managed) }); err != nil {
+	if err := seen.watch(ctx, &options, func() (*looks, error) { return look(options.PinDir, managed) }); err != nil {
 		return nil, err
 	}
 	if options.Watch > 0 { // what is judged is the host as it is then

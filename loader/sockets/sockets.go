@@ -49,9 +49,9 @@ func All(protocol, family uint8) (list []Socket, err error) {
 	return list, err
 }
 
-// Each is All for those in some states, a bit each, of which none is kept.
+// Each is All for those in some states, a bit each, of which none is kept. Those of TCP tell what they sent.
 func Each(protocol, family uint8, states uint32, visit func(*Socket)) error {
-	r := &request{family: family, protocol: protocol, states: states}
+	r := &request{family: family, protocol: protocol, states: states, info: protocol == unix.IPPROTO_TCP}
 	return each(r, func() bool { return true }, func(s *Socket) bool {
 		visit(s)
 		return true

@@ -215,7 +215,7 @@ func TestDetachWarns(t *testing.T) {
 	restore := product.OrEmpty(p.Plan(0).Of("rule", "from "+from.String()).Restore)
 	testhost.Shell(t, s.B.Host, "ip rule del pref 100")
 	warned := p.Expect(0, "detach", "--stop").Stderr
-	await.Says(t, "detach", warned, "replies from addresses of eth1 to peers beyond its networks leave by eth0 now", "addresses="+from.String())
+	await.Says(t, "detach", warned, "replies from addresses of eth1 to peers beyond its networks go elsewhere now", "addresses=["+from.String()+"]")
 	if strings.Contains(warned, s.B.Eth1.Address(topology.IPv6).String()) {
 		t.Errorf("detach warns of an address that has its rule: %s", warned)
 	}

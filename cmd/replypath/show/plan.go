@@ -40,8 +40,8 @@ nothing. It works with and without a daemon, and before the first start.
 
 It looks at the flow tables and sockets of this moment. Of each it asks the kernel for
 the route without source and mark, as if no rule was there. With --watch it goes on to
-look for so long, every few seconds, and adds up what it sees. It keeps nothing
-afterwards. An interrupt ends that early, with a plan of what was seen.
+look for so long, every few seconds. Of each row it shows when there was most. It
+keeps nothing afterwards. An interrupt ends it early, with a plan of what was seen.
 
 The first line is the verdict:
   ready          nothing is in the way
