@@ -28,10 +28,17 @@ type Listing struct {
 	Warn func(message string)
 }
 
-// pageFlows is how many flows Show makes at once: the entries that they are made of take a third of the room.
-const pageFlows = 1024
+const (
+	// pageFlows is how many flows Show makes at once: the entries that they are made of take a third of the room.
+	pageFlows = 1024
+	// mostRows bounds the entries that are held in memory, to four megabytes.
+	mostRows = 1 << 15
+	// mostSorted is how many flows an order shows: the first of more.
+	mostSorted = mostRows / 2
+)
 
-// Show passes the flows of a listing to each, page by page in its order, with the kernel's choice where that was another one.
+// Show passes the flows of a listing to each, page by page, with the kernel's choice where that was another one. In an order there
+// are mostSorted at most, which Warn is told. Without one they are in the order of their addresses, but many come as they are read.
 func (t *Table) Show(l Listing, each func(page []Flow) error) error {
 	const percent = 20 // garbage is a page at a time, beside many rows that stay
 	defer debug.SetGCPercent(debug.SetGCPercent(percent))
@@ -39,63 +46,138 @@ func (t *Table) Show(l Listing, each func(page []Flow) error) error {
 	if err != nil {
 		return err
 	}
-	rows, err := t.rows(v, &l)
-	if err != nil {
+	s := &listing{Listing: &l, view: v, kernel: newChooser(), each: each}
+	defer s.kernel.close()
+	filter := l.Filter
+	if l.Order != "" {
+		filter.Limit = 0 // it counts later
+	}
+	if err := t.eachRow(v, &filter, func(_ uint64, r row) { s.add(&r) }); err != nil {
 		return err
 	}
-	if l.Asymmetric && len(rows) == 0 {
+	if s.count == 0 && l.Asymmetric {
 		l.warn(hostsettings.Unseen(slices.Sorted(maps.Values(v.interfaces))))
 	}
-	if l.Bytes || l.Order == ByBytes {
-		if err := l.setBytes(rows); err != nil {
+	if s.err == nil && (s.count == len(s.rows) || l.Order != "") {
+		s.err = s.sort()
+	}
+	if l.Order != "" && s.count > len(s.rows) && (l.Limit == 0 || l.Limit > mostSorted) {
+		l.warn(fmt.Sprintf("these are the first %d of %d flows", mostSorted, s.count))
+	}
+	return cmp.Or(s.err, s.show())
+}
+
+// listing is one that is being shown.
+type listing struct {
+	*Listing
+	view   *view
+	kernel *chooser
+	each   func(page []Flow) error
+	rows   []*row
+	count  int               // of all that there were
+	sent   map[uint64]uint64 // by TCP connections, by digests of their ends; nil: nobody was asked
+	err    error
+}
+
+// add takes a row. Where there are too many it shows them, or with an order keeps the first.
+func (s *listing) add(r *row) {
+	s.count++
+	if s.rows = append(s.rows, r); s.err != nil || len(s.rows) < mostRows {
+		return
+	}
+	if s.Order != "" {
+		s.err = s.sort()
+		return
+	}
+	s.err = s.show()
+}
+
+// sort puts the rows in order, and leaves those that are shown.
+func (s *listing) sort() error {
+	if s.Order == ByBytes {
+		if err := s.setBytes(); err != nil {
 			return err
 		}
 	}
-	sortRows(rows, l.Order, v.clock.Since)
-	if l.Limit > 0 {
-		rows = rows[:min(len(rows), l.Limit)]
+	sortRows(s.rows, s.Order, s.view.clock.Since)
+	if s.Order != "" {
+		most := mostSorted
+		if s.Limit > 0 {
+			most = min(most, s.Limit)
+		}
+		s.rows = slices.Delete(s.rows, min(len(s.rows), most), len(s.rows))
 	}
-	kernel := newChooser()
-	defer kernel.close()
-	for part := range slices.Chunk(rows, pageFlows) {
+	return nil
+}
+
+// show shows the rows and forgets them.
+func (s *listing) show() error {
+	if s.Bytes && s.Order != ByBytes {
+		if err := s.setBytes(); err != nil {
+			return err
+		}
+	}
+	for part := range slices.Chunk(s.rows, pageFlows) {
 		page := make([]Flow, len(part))
 		for n, r := range part {
-			page[n] = r.flow(v)
-			kernel.set(&page[n])
+			page[n] = r.flow(s.view)
+			s.kernel.set(&page[n])
 		}
-		if err := each(page); err != nil {
+		if err := s.each(page); err != nil {
 			return err
+		}
+	}
+	clear(s.rows)
+	s.rows = s.rows[:0]
+	return nil
+}
+
+const (
+	// bytesWithin is how long the kernel is asked for the bytes of connections.
+	bytesWithin = 2 * time.Second
+	// fewConnections are asked for one by one: a dump goes through all sockets of the host.
+	fewConnections = 64
+	// mostSent bounds of how many connections they are held in memory.
+	mostSent = 1 << 18
+)
+
+// setBytes sets how many bytes this host sent by each TCP connection that has a socket here.
+func (s *listing) setBytes() error {
+	tcp := slices.DeleteFunc(slices.Clone(s.rows), func(r *row) bool { return r.entry.Tuple.Protocol != config.ProtocolTCP })
+	if len(tcp) <= fewConnections {
+		var err error
+		if tcp, err = setBytesOfFew(tcp); err != nil {
+			return err
+		}
+	}
+	if len(tcp) > 0 && s.sent == nil {
+		if err := s.askSent(); err != nil {
+			return err
+		}
+	}
+	for _, r := range tcp {
+		if bytes, known := s.sent[r.ends().digest()]; known {
+			r.setBytes(&bytes)
 		}
 	}
 	return nil
 }
 
-// rows returns those that match. With an order the limit counts later.
-func (t *Table) rows(v *view, l *Listing) (rows []*row, err error) {
-	filter := l.Filter
-	if l.Order != "" {
-		filter.Limit = 0
-	}
-	err = t.eachRow(v, &filter, func(_ uint64, r row) { rows = append(rows, &r) })
-	return rows, err
-}
-
-// bytesWithin is how long the kernel is asked for the bytes of connections.
-const bytesWithin = 2 * time.Second
-
-// fewConnections are asked for one by one: a dump goes through all sockets of the host.
-const fewConnections = 64
-
-// setBytes sets how many bytes this host sent by each TCP connection that has a socket here. One dump for a family is
-// cheaper than a question for each of many flows; it ends when all are found, or after a while.
-func (l *Listing) setBytes(rows []*row) error {
+// askSent asks all sockets for what they sent: one dump is cheaper than a question for each of many flows.
+func (s *listing) askSent() error {
+	s.sent = map[uint64]uint64{}
 	until := time.Now().Add(bytesWithin)
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		err := setBytesOf(connections(rows, family), family, until)
+		err := sockets.EachOpen(family, 0, until, func(of *sockets.Socket) bool {
+			if of.Sent != nil {
+				s.sent[ends{of.Local, of.Remote}.digest()] = *of.Sent
+			}
+			return len(s.sent) < mostSent
+		})
 		switch {
-		case errors.Is(err, sockets.ErrUnfinished):
-			l.warn(fmt.Sprintf("the bytes of all connections could not be read within %s: choose fewer flows by --peer", bytesWithin))
-		case errors.Is(err, unix.ENOENT) && l.Order == ByBytes:
+		case errors.Is(err, sockets.ErrUnfinished) || len(s.sent) >= mostSent:
+			s.warn(fmt.Sprintf("the bytes of all connections could not be read within %s: choose fewer flows by --peer", bytesWithin))
+		case errors.Is(err, unix.ENOENT) && s.Order == ByBytes:
 			return fmt.Errorf("no bytes are known, as the kernel does not list TCP sockets (modprobe tcp_diag): %w", err)
 		case errors.Is(err, unix.ENOENT): // then no bytes are known
 		case err != nil:
@@ -111,63 +193,21 @@ func (l *Listing) warn(message string) {
 	}
 }
 
-// connections are the TCP flows of a family by the digests of their ends.
-func connections(rows []*row, family uint8) map[uint64]*row {
-	found := make(map[uint64]*row)
+// setBytesOfFew asks for each connection, and returns those that may have a socket which is bound to a device.
+func setBytesOfFew(rows []*row) (bound []*row, err error) {
 	for _, r := range rows {
-		of := r.ends()
-		if r.entry.Tuple.Protocol == config.ProtocolTCP && of.peer.Addr().Is4() == (family == unix.AF_INET) {
-			found[of.digest()] = r
-		}
-	}
-	return found
-}
-
-// setBytesOf returns ENOENT where the kernel does not tell of sockets.
-func setBytesOf(wanted map[uint64]*row, family uint8, until time.Time) error {
-	if len(wanted) <= fewConnections {
-		if err := setBytesOfFew(wanted); err != nil || len(wanted) == 0 {
-			return err
-		}
-	}
-	set := func(s *sockets.Socket) (goOn bool) {
-		of := ends{s.Local, s.Remote}.digest()
-		if r := wanted[of]; r != nil {
-			r.setBytes(s.Sent)
-			delete(wanted, of)
-		}
-		return len(wanted) > 0
-	}
-	// An IPv6 socket may serve IPv4, and is then dumped with IPv6 only.
-	families := []uint8{family}
-	if family == unix.AF_INET {
-		families = append(families, unix.AF_INET6)
-	}
-	for _, family := range families {
-		if err := sockets.EachOpen(family, 0, until, set); err != nil || len(wanted) == 0 {
-			return err
-		}
-	}
-	return nil
-}
-
-// setBytesOfFew asks for each connection. What is wanted then may have a socket that is bound to a device.
-func setBytesOfFew(wanted map[uint64]*row) error {
-	for digest, r := range wanted {
 		of := r.ends()
 		s, err := sockets.Connection(of.self, of.peer)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		isFound := s != nil && s.Local == of.self && s.Remote == of.peer
-		if isFound {
+		if s != nil && s.Local == of.self && s.Remote == of.peer {
 			r.setBytes(s.Sent)
-		}
-		if isFound || r.in != bpf.DatapathTableTABLE_ESTABLISHED || r.entry.IsClosing() {
-			delete(wanted, digest)
+		} else if r.in == bpf.DatapathTableTABLE_ESTABLISHED && !r.entry.IsClosing() {
+			bound = append(bound, r)
 		}
 	}
-	return nil
+	return bound, nil
 }
 
 // SortOrders are those that a listing can be put in.

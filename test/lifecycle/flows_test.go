@@ -4,6 +4,7 @@ package lifecycle
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -123,11 +124,11 @@ func TestFollow(t *testing.T) {
 }
 
 const (
-	manyFlows = 100_000
+	manyFlows = 200_000
 	mostBytes = 40 << 20
 )
 
-// TestMemory fills the flow table from 100,000 sources, beside a connection that they must not evict, and looks at what
+// TestMemory fills the flow table from 200,000 sources, beside a connection that they must not evict, and looks at what
 // the daemon and the commands take while everything is read.
 func TestMemory(t *testing.T) {
 	n, p := server.NewExact(t)
@@ -137,7 +138,7 @@ func TestMemory(t *testing.T) {
 	talk := c.Keep(t)
 	injector := traffic.NewInjector(t, n.Server.Eth1.Peer())
 	d, source := plainDatagram(n, topology.IPv4), netip.MustParseAddr("198.18.0.1") // RFC 2544: for such tests
-	d.To = netip.AddrPortFrom(d.To.Addr(), 9)
+	d.To = netip.AddrPortFrom(d.To.Addr(), traffic.EchoPort)
 	for range manyFlows {
 		d.From = netip.AddrPortFrom(source, strangePort)
 		injector.Send(d.Layers()...)
@@ -157,14 +158,24 @@ func TestMemory(t *testing.T) {
 			t.Fatalf("the metrics show %v flows, not %d", flows, least)
 		}
 	}
+	// plan then looks for what needs the rule among all flows.
+	host.Shell(t, n.Server.Host, fmt.Sprintf("ip route add default via %s table 101; ip rule add pref 100 from %s lookup 101",
+		n.Server.Eth1.Gateway(topology.IPv4), n.Server.Eth1.Address(topology.IPv4)))
 	between := []string{"explain", "--peer", c.Peer.Addr().String(), "--self", c.Self.Addr().String()} // looks through all tables
-	for _, args := range [][]string{{"status"}, {"doctor"}, {"plan"}, between, {"flows"}, {"flows", "--sort", "bytes"}, {"flows", "--asymmetric"}, {"flows", "-o", "json"}} {
+	for _, args := range [][]string{{"status"}, {"doctor"}, {"plan"}, between, {"flows"}, {"flows", "--sort", "bytes"}, {"flows", "--sort", "corrected", "--limit", "100"}, {"flows", "--asymmetric"}, {"flows", "-o", "json"}} {
 		wantLittle(t, p, args)
 	}
-	listed := p.Flows()
-	if len(listed) < least {
+	// Many are listed as they are read, fewer in order, and by another order the first of them.
+	if listed := p.Flows(); len(listed) < least {
 		t.Fatalf("%d flows are listed, not %d", len(listed), least)
 	}
+	if sorted := p.Expect(0, "flows", "--sort", "age", "-o", "json"); !strings.Contains(sorted.Stderr, "these are the first 16384 of ") {
+		t.Errorf("it is not said that these are not all: %s", sorted.Stderr)
+	}
+	if youngest := p.Flows("--sort", "age", "--limit", "40000"); len(youngest) != 16384 || !slices.IsSortedFunc(youngest, youngerFirst) {
+		t.Errorf("%d flows are listed by age, from %v", len(youngest), youngest[0])
+	}
+	listed := p.Flows("--peer", "198.18.0.0/18")
 	inOrder := func(a, b product.Flow) int {
 		return netip.MustParseAddr(a.Peer).Compare(netip.MustParseAddr(b.Peer))
 	}
@@ -179,6 +190,8 @@ func TestMemory(t *testing.T) {
 		}
 	}
 }
+
+func youngerFirst(a, b product.Flow) int { return cmp.Compare(a.AgeSeconds, b.AgeSeconds) }
 
 // wantLittle runs a command, and looks at what it takes until it ends.
 func wantLittle(t *testing.T, p *product.Product, args []string) {

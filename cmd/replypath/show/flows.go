@@ -37,7 +37,8 @@ func NewFlows(a *cli.App, open func(pinDir string) (FlowTable, error)) *cobra.Co
 		Long: `Show the flows that peers opened to this host. It reads the pins and needs no daemon.
 A peer is shown with its port. A ping has an identifier in place of the port.
 
---sort puts the flows in order before --limit counts:
+Flows are in the order of addresses; more than 32767 come as they are read. --sort puts
+them in another order before --limit counts, and shows 16384 at most:
   corrected  most corrected packets first
   bytes      most bytes first; flows without a known number come last
   age        youngest first
