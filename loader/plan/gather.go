@@ -148,7 +148,7 @@ func (g *gatherer) addFlow(f *flows.Flow, e ends) {
 	g.opened.Note(f)
 	from, known := g.routeTo(e.peer.Addr(), *f.Interface)
 	if known && (from != *f.Interface || f.Asymmetric) {
-		g.addReply(e, from, *f.Interface, f)
+		g.add(e, snapshot.Key{FromInterface: from, ToInterface: *f.Interface}, f)
 	}
 }
 
@@ -165,12 +165,13 @@ func (g *gatherer) addOriginated(f *flows.Flow, e ends) {
 	if g.isAdded[e.ofAddresses()] || f.Protocol == "tcp" && g.opened.Accepts(e.self) {
 		return
 	}
-	from := kernelroute.None
+	key := snapshot.Key{Originated: true, FromInterface: kernelroute.None, ToInterface: *f.Interface}
 	if f.KernelInterface != nil {
-		from = *f.KernelInterface
+		key.FromInterface = *f.KernelInterface
 	}
 	use, _ := opened.UseOf(f)
-	g.addOriginal(e, from, *f.Interface, f.Relates == flows.RelatesAll || g.opened.Relates(&use), f)
+	key.Related = f.Relates == flows.RelatesAll || g.opened.Relates(&use)
+	g.add(e, key, f)
 }
 
 // addOpened adds what this host has open that would leave from another interface's address if the kernel sent it by its
@@ -181,7 +182,7 @@ func (g *gatherer) addOpened() {
 		e := ends{config.ProtocolName(u.Protocol), u.Local, u.Remote}
 		if from, to, leaves := g.ofSocket(e); leaves {
 			g.isAdded[e.ofAddresses()], g.isAdded[e.digest()] = true, true
-			g.addOriginal(e, from, to, u.Related, nil)
+			g.add(e, snapshot.Key{Originated: true, FromInterface: from, ToInterface: to, Related: u.Related}, nil)
 		}
 	}
 	g.incomplete = g.incomplete || g.opened.Incomplete || len(g.routes) >= g.most
@@ -191,27 +192,17 @@ func (g *gatherer) addOpened() {
 func (g *gatherer) addAccepted(s *sockets.Socket) {
 	e := ends{"tcp", s.Local, s.Remote}
 	if from, to, leaves := g.ofSocket(e); leaves && !g.isAdded[e.digest()] {
-		g.addReply(e, from, to, nil)
+		g.add(e, snapshot.Key{FromInterface: from, ToInterface: to}, nil)
 	}
 }
 
-func (g *gatherer) addReply(e ends, from, to string, f *flows.Flow) {
-	g.count(g.replies.row(snapshot.Key{
-		Self: e.self.Addr(), SelfPort: e.self.Port(), Protocol: e.protocol, Peer: snapshot.NetworkOf(e.peer.Addr()), FromInterface: from, ToInterface: to,
-	}, g.at), e, f)
-}
-
-func (g *gatherer) addOriginal(e ends, from, to string, isRelated bool, f *flows.Flow) {
-	r := g.openeds.row(snapshot.Key{
-		Originated: true, Self: e.self.Addr(), Protocol: e.protocol, Peer: snapshot.NetworkOf(e.peer.Addr()), PeerPort: e.peer.Port(),
-		FromInterface: from, ToInterface: to, Related: isRelated,
-	}, g.at)
-	g.incomplete = g.incomplete || r == nil
-	g.count(r, e, f)
-}
-
-// count adds a conversation to a row, if that has room; f is its flow, nil for none.
-func (g *gatherer) count(r *snapshot.Row, e ends, f *flows.Flow) {
+// add counts a conversation in the row of a key, of which its ends tell the rest, if that has room; f is its flow, nil for none.
+func (g *gatherer) add(e ends, key snapshot.Key, f *flows.Flow) {
+	key.Self, key.SelfPort, key.Protocol, key.Peer = e.self.Addr(), e.self.Port(), e.protocol, snapshot.NetworkOf(e.peer.Addr())
+	if key.Originated {
+		key.SelfPort, key.PeerPort = 0, e.peer.Port()
+	}
+	r := g.row(key, g.at)
 	if r == nil {
 		return
 	}

@@ -4,7 +4,6 @@ package plan
 
 import (
 	"context"
-	"maps"
 	"slices"
 	"time"
 
@@ -20,29 +19,30 @@ const (
 	lookRest     = 20
 )
 
-// rows are what would leave by another interface.
-type rows map[snapshot.Key]*snapshot.Row
-
-// row returns that of a key, which is new at a time; nil where there is no room for another.
-func (r rows) row(key snapshot.Key, at time.Time) *snapshot.Row {
-	if r[key] == nil && len(r) >= mostRows {
-		return nil
-	}
-	if r[key] == nil {
-		r[key] = &snapshot.Row{Key: key, FirstSeen: at, LastSeen: at}
-	}
-	return r[key]
-}
-
 // looks are what was seen at one look or more.
 type looks struct {
-	begun, at        time.Time // of the first look and of the last
-	replies, openeds rows
+	begun, at time.Time                               // of the first look and of the last
+	rows      map[bool]map[snapshot.Key]*snapshot.Row // what would leave by another interface, by whether it was originated
 	// incomplete tells that something that this host opened had no room, or was too much to look at.
 	incomplete bool
 }
 
-func newLooks() *looks { return &looks{replies: rows{}, openeds: rows{}} }
+func newLooks() *looks {
+	return &looks{rows: map[bool]map[snapshot.Key]*snapshot.Row{false: {}, true: {}}}
+}
+
+// row returns that of a key, which is new at a time; nil where there is no room for another.
+func (l *looks) row(key snapshot.Key, at time.Time) *snapshot.Row {
+	rows := l.rows[key.Originated]
+	if rows[key] == nil && len(rows) >= mostRows {
+		l.incomplete = l.incomplete || key.Originated
+		return nil
+	}
+	if rows[key] == nil {
+		rows[key] = &snapshot.Row{Key: key, FirstSeen: at, LastSeen: at}
+	}
+	return rows[key]
+}
 
 // add adds a look to what was seen before. Of what was there several times it keeps when there was most.
 func (l *looks) add(look *looks) {
@@ -50,15 +50,12 @@ func (l *looks) add(look *looks) {
 		l.begun = look.at
 	}
 	l.at, l.incomplete = look.at, l.incomplete || look.incomplete
-	for all, seen := range map[*rows]rows{&l.replies: look.replies, &l.openeds: look.openeds} {
-		for key, now := range seen {
-			r := all.row(key, now.FirstSeen)
-			if r == nil {
-				l.incomplete = l.incomplete || key.Originated
-				continue
-			}
+	for _, now := range look.list() {
+		if r := l.row(now.Key, now.FirstSeen); r != nil {
 			r.Flows, r.Packets, r.Bytes = max(r.Flows, now.Flows), max(r.Packets, now.Packets), max(r.Bytes, now.Bytes)
-			r.LastSeen = now.LastSeen
+			if r.LastSeen = now.LastSeen; now.FirstSeen.Before(r.FirstSeen) {
+				r.FirstSeen = now.FirstSeen
+			}
 		}
 	}
 }
@@ -66,8 +63,8 @@ func (l *looks) add(look *looks) {
 // list returns the rows, those of most flows first.
 func (l *looks) list() []snapshot.Row {
 	var list []snapshot.Row
-	for _, all := range []rows{l.replies, l.openeds} {
-		for r := range maps.Values(all) {
+	for _, rows := range l.rows {
+		for _, r := range rows {
 			list = append(list, *r)
 		}
 	}

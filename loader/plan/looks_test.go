@@ -23,11 +23,7 @@ func aLook(after time.Duration, flows map[string]uint64) *looks {
 	l.at = epoch.Add(after)
 	for self, n := range flows {
 		key := snapshot.Key{Self: testhost.Address(self), Originated: self == opener, Peer: testhost.Prefix("10.9.0.0/24")}
-		all := l.replies
-		if key.Originated {
-			all = l.openeds
-		}
-		r := all.row(key, l.at)
+		r := l.row(key, l.at)
 		r.Flows, r.Packets = n, snapshot.Count(10*n)
 	}
 	return l
@@ -58,23 +54,20 @@ func TestLooks(t *testing.T) {
 
 // TestLooksAreBounded: rows of replies do not push out what the host opened, and what has no room of that is known to lack.
 func TestLooksAreBounded(t *testing.T) {
-	fill := func(all rows, isOriginated bool) {
-		self := testhost.Address("10.0.0.1")
+	full := func(isOriginated bool) *looks {
+		l, self := newLooks(), testhost.Address("10.0.0.1")
 		for range mostRows {
 			self = self.Next()
-			all.row(snapshot.Key{Self: self, Originated: isOriginated}, epoch)
+			l.row(snapshot.Key{Self: self, Originated: isOriginated}, epoch)
 		}
+		l.add(aLook(0, map[string]uint64{opener: 1, "10.9.0.1": 1}))
+		return l
 	}
-	l := newLooks()
-	fill(l.replies, false)
-	l.add(aLook(0, map[string]uint64{opener: 1, "10.9.0.1": 1}))
-	if len(l.replies) != mostRows || len(l.openeds) != 1 || l.incomplete {
-		t.Errorf("%d rows of replies, %d of what was opened, incomplete: %v", len(l.replies), len(l.openeds), l.incomplete)
+	if l := full(false); len(l.rows[false]) != mostRows || len(l.rows[true]) != 1 || l.incomplete {
+		t.Errorf("%d rows of replies, %d of what was opened, incomplete: %v", len(l.rows[false]), len(l.rows[true]), l.incomplete)
 	}
-	l = newLooks()
-	fill(l.openeds, true)
-	if l.add(aLook(0, map[string]uint64{opener: 1})); len(l.openeds) != mostRows || !l.incomplete {
-		t.Errorf("%d rows of what was opened, incomplete: %v", len(l.openeds), l.incomplete)
+	if l := full(true); len(l.rows[true]) != mostRows || !l.incomplete {
+		t.Errorf("%d rows of what was opened, incomplete: %v", len(l.rows[true]), l.incomplete)
 	}
 }
 

@@ -61,9 +61,6 @@ func Complete(c *cobra.Command, flag string, words func() []string) {
 	}))
 }
 
-// CompleteDirectory makes the argument of a flag complete by the names of directories.
-func CompleteDirectory(c *cobra.Command, flag string) { must(c.MarkFlagDirname(flag)) }
-
 // must is for what fails only for a flag that there is not.
 func must(err error) {
 	if err != nil {
