@@ -39,9 +39,11 @@ tables and routes it could do without then, and what is still in the way. It cha
 nothing. It works with and without a daemon, and before the first start.
 
 It looks at the flow tables and sockets of this moment. Of each it asks the kernel for
-the route without source and mark, as if no rule was there. With --watch it goes on to
-look for so long, every few seconds. Of each row it shows when there was most. It
-keeps nothing afterwards. An interrupt ends it early, with a plan of what was seen.
+the route without source and mark, as if no rule was there.
+
+With --watch it goes on to look for so long, every few seconds. Of each row it shows
+when there was most. It keeps nothing afterwards. An interrupt ends it early, with a
+plan of what was seen.
 
 The first line is the verdict:
   ready          nothing is in the way
@@ -74,8 +76,8 @@ With -o json it is one object:
   originated[]   what this host opened: the same, peer_port, remedy; related: true where its
                  peer was heard at to_interface before
   rules[]        rule, kind (rule, mark, table, route), verdict, reason, owner,
-                 connections, peers, restore (the command that puts a rule back; null
-                 unless it is one that is not needed)
+                 connections, peers, restore (what puts back a rule that is not
+                 needed; else null)
   host_changes[] object, before, after; the routes for bound sockets are
                  known once a daemon observes
   blockers[]     as doctor[]
