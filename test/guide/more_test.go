@@ -40,10 +40,10 @@ func (h *host) strict() {
 
 // runPlan has the host live by a rule, and lose it.
 func runPlan(t *testing.T, p *page) {
-	p.ways = map[string]way{"replypath run --observe": {until: ready, stays: true}}
+	p.ways = map[string]way{"replypath run --observe": {until: ready, stays: true}, "replypath plan --watch 1d": {until: "watch"}}
 	h := newInstalled(t)
 	h.typed("ip route add default via 10.4.0.1 dev eth1 table 101\nip rule add from 10.4.0.100 lookup 101", "", 0)
-	p.run(h, "Watch first", "Read the plan")
+	p.run(h, "Watch", "Read the plan")
 	h.wantSaid("replypath plan", "ready: replypath mode enforce")
 	h.wantSaid("replypath plan", "not-needed  rule")
 	p.run(h, "Remove a rule")

@@ -112,6 +112,7 @@ func runCommandsPage(t *testing.T, p *page) {
 		"replypath flows --follow --interface eth1": {until: "10.1.0.100"},
 		"replypath trace --peer 10.1.0.0/24":        {until: "corrected"},
 		"replypath top":                             {until: "eth1"},
+		"replypath plan --watch 1d":                 {until: "watch"},
 	}
 	h := newInstalled(t)
 	p.run(h, "doctor", "plan", "check", "run", "try", "detach")

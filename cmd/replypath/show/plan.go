@@ -98,6 +98,9 @@ With -o json it is one object:
 		ctx, stop := signal.NotifyContext(c.Context(), unix.SIGINT, unix.SIGTERM)
 		defer stop()
 		p, err := makePlan(ctx, plan.Options{Options: options, Watch: watch, Progress: progress(a.Stderr, watch)})
+		if watch > 0 && output.IsTerminal(a.Stderr) {
+			fmt.Fprint(a.Stderr, clearLine)
+		}
 		if err != nil {
 			return err
 		}
@@ -112,12 +115,15 @@ With -o json it is one object:
 	return c
 }
 
+// clearLine begins the line of a terminal anew (ECMA-48, EL).
+const clearLine = "\r\x1b[K"
+
 // progress returns what tells that it watches: at a terminal for how long it has, elsewhere once.
 func progress(w io.Writer, whole time.Duration) func(since time.Duration) {
 	told := false
 	return func(since time.Duration) {
 		if output.IsTerminal(w) {
-			fmt.Fprintf(w, "watched for %s of %s; an interrupt ends it with a plan\r", output.Duration(since.Seconds()), output.Duration(whole.Seconds()))
+			fmt.Fprintf(w, clearLine+"watched for %s of %s; an interrupt ends it with a plan", output.Duration(since.Seconds()), output.Duration(whole.Seconds()))
 		} else if !told {
 			fmt.Fprintf(w, "replypath: watching for %s; SIGINT ends it with a plan\n", output.Duration(whole.Seconds()))
 		}
