@@ -46,7 +46,8 @@ func TestEvidence(t *testing.T) {
 		"kill switch": "chain out { type filter hook output priority 0; oifname eth0 meta l4proto tcp drop; };",
 	} {
 		t.Run(name, func(t *testing.T) {
-			n, p := server.New(t)
+			t.Parallel() // it waits for seconds
+			n, p := server.NewExact(t)
 			p.Start("--listen", "127.0.0.1:9945")
 			s := wantRecent(t, p, "eth1", "ok", product.Recent{})
 			await.Says(t, "the first line", s.Summary, "ok: no requests in the last 10 minutes; ")
