@@ -17,6 +17,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"replypath/test/await"
+	"replypath/test/host"
 	"replypath/test/product"
 	"replypath/test/topology"
 	"replypath/test/traffic"
@@ -44,6 +45,80 @@ func TestFigures(t *testing.T) {
 	for _, size := range []struct{ v4, v6 int }{{2_000, 200}, {100_000, 10_000}, {1_000_000, 200_000}} {
 		t.Run(strconv.Itoa(size.v4+size.v6), func(t *testing.T) { measure(t, size.v4, size.v6) })
 	}
+}
+
+const (
+	scrapeEvery = 10 * time.Second // twice as often as Prometheus does by default, nearly
+	mostScrape  = time.Second
+	mostHealthz = 100 * time.Millisecond
+	manyFlows   = 200_000
+)
+
+// TestScrapes has the daemon be scraped, and asked for its health each second, beside the routes of the Internet, which change, and
+// as many flows as its tables have room for.
+func TestScrapes(t *testing.T) {
+	n := traffic.NewTwoNIC(t, topology.TwoNICOptions{})
+	await.Must(t, n.Server.SetSysctl("net/ipv6/route/max_size", "4000000"))
+	eth0 := n.Server.Eth0.Peer()
+	s := newSpeaker(t, n.Server.Host, n.Server.Eth0, eth0.Address(topology.IPv4), eth0.Address(topology.IPv6))
+	s.send("add", topology.IPv4, 0, 1_000_000)
+	s.send("add", topology.IPv6, 0, 200_000)
+	p := product.On(t, n.Server.Host)
+	d := p.Start()
+	fill(t, n)
+	if flows := p.Metrics().Sum("replypath_flows"); flows < manyFlows*0.99 {
+		t.Fatalf("%v flows, not %d", flows, manyFlows)
+	}
+	times := map[string]time.Duration{}
+	get := func(path string) {
+		begun := time.Now()
+		if _, err := p.Get(path); err != nil {
+			t.Error(err)
+		}
+		times[path] = max(times[path], time.Since(begun))
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	asked := make(chan struct{})
+	go func() {
+		defer close(asked)
+		for begun := time.Now(); ctx.Err() == nil; {
+			get("/healthz")
+			if time.Since(begun) > scrapeEvery {
+				get("/metrics")
+				begun = time.Now()
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Second):
+			}
+		}
+	}()
+	busy := busyWhileChanging(t, d, s)
+	cancel()
+	<-asked
+	memory := d.Memory("VmHWM")
+	t.Logf("1200000 routes, %d flows: %.1f %% of a processor at %d changes a second and a scrape each %s, at most %d MiB; a scrape %s, /healthz %s at most",
+		manyFlows, 100*busy, changesEach, scrapeEvery, memory>>20, times["/metrics"].Round(time.Millisecond), times["/healthz"].Round(time.Millisecond))
+	if busy > mostBusy || memory > mostMemory || times["/metrics"] > mostScrape || times["/healthz"] > mostHealthz {
+		t.Errorf("wanted: at most %.0f %%, %d MiB, %s, %s", 100*mostBusy, mostMemory>>20, mostScrape, mostHealthz)
+	}
+}
+
+// fill has datagrams of so many sources come in by eth1 for a port that answers nobody.
+func fill(t *testing.T, n *topology.TwoNIC) {
+	t.Helper()
+	injector := traffic.NewInjector(t, n.Server.Eth1.Peer())
+	d := traffic.Datagram{
+		FromMAC: n.Server.Eth1.Peer().MAC, ToMAC: n.Server.Eth1.MAC,
+		To: netip.AddrPortFrom(n.Server.Eth1.Address(topology.IPv4), traffic.EchoPort),
+	}
+	source := netip.MustParseAddr("198.18.0.1") // RFC 2544: for such tests
+	for range manyFlows {
+		d.From = netip.AddrPortFrom(source, 4000)
+		injector.Send(d.Layers()...)
+		source = source.Next()
+	}
+	host.Settle(t, n.Replication, n.Server.Eth1)
 }
 
 func needFigures(t *testing.T) {
