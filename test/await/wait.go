@@ -65,7 +65,13 @@ func Within(t testing.TB, d time.Duration) context.Context {
 // processors are there for what is tested.
 func Eventually(t testing.TB, what string, missing func() error) {
 	t.Helper()
-	deadline := time.Now().Add(AnswerTime)
+	EventuallyWithin(t, AnswerTime, what, missing)
+}
+
+// EventuallyWithin is Eventually for what is to take another time.
+func EventuallyWithin(t testing.TB, within time.Duration, what string, missing func() error) {
+	t.Helper()
+	deadline := time.Now().Add(within)
 	for {
 		asked := time.Now()
 		err := missing()
@@ -73,7 +79,7 @@ func Eventually(t testing.TB, what string, missing func() error) {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within %s: %v", what, AnswerTime, err)
+			t.Fatalf("%s: not within %s: %v", what, within, err)
 		}
 		time.Sleep(min(max(Poll, 4*time.Since(asked)), slowPoll))
 	}

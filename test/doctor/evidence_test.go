@@ -52,7 +52,7 @@ func TestEvidence(t *testing.T) {
 			s := wantRecent(t, p, "eth1", "ok", product.Recent{})
 			await.Says(t, "the first line", s.Summary, "ok: no requests in the last 10 minutes; ")
 
-			askByEth1(t, n, p)
+			askByEth1(t, &bed{TwoNIC: n})
 			s = wantRecent(t, p, "eth1", "ok", product.Recent{Right: 2})
 			await.Says(t, "the first line", s.Summary, "ok: 2 of 2 replies seen leaving rightly in the last 10 minutes; ")
 
@@ -81,7 +81,7 @@ func TestEvidence(t *testing.T) {
 			}
 
 			host.Shell(t, n.Server.Host, "nft delete table inet suspect")
-			askByEth1(t, n, p)
+			askByEth1(t, &bed{TwoNIC: n})
 			await.Eventually(t, "it is over", func() error {
 				if s := p.Diagnosed(); s.Health.State != "ok" {
 					return fmt.Errorf("%s: %+v", s.Summary, s.Health.Findings)
