@@ -400,6 +400,7 @@ type DatapathPairSlot struct {
 	_     structs.HostLayout
 	Pair  DatapathPair
 	Count DatapathPairCount
+	_     [24]byte
 }
 
 type DatapathPath struct {

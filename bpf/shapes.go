@@ -23,7 +23,7 @@ func Shapes() map[string]*ebpf.MapSpec {
 		"interfaces":    {Name: "interfaces", Type: ebpf.Array, KeySize: 4, ValueSize: 40, MaxEntries: 65537, Flags: 0x0},
 		"leads":         {Name: "leads", Type: ebpf.LRUHash, KeySize: 8, ValueSize: 16, MaxEntries: 32768, Flags: 0x0},
 		"own_addresses": {Name: "own_addresses", Type: ebpf.Hash, KeySize: 16, ValueSize: 4, MaxEntries: 16384, Flags: 0x1},
-		"pair_slots":    {Name: "pair_slots", Type: ebpf.Array, KeySize: 4, ValueSize: 40, MaxEntries: 512, Flags: 0x400},
+		"pair_slots":    {Name: "pair_slots", Type: ebpf.Array, KeySize: 4, ValueSize: 64, MaxEntries: 512, Flags: 0x400},
 		"pairs":         {Name: "pairs", Type: ebpf.PerCPUHash, KeySize: 8, ValueSize: 32, MaxEntries: 16384, Flags: 0x1},
 		"prefixes":      {Name: "prefixes", Type: ebpf.LPMTrie, KeySize: 28, ValueSize: 4, MaxEntries: 90112, Flags: 0x1},
 		"recent":        {Name: "recent", Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 8192, Flags: 0x400},

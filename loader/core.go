@@ -3,6 +3,7 @@
 package loader
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"sync"
@@ -140,9 +141,19 @@ func (l *core) poke() {
 func (l *core) describeConfig() {
 	l.state.Mode = string(l.config.Mode)
 	l.state.ConfigPath = l.options.ConfigPath
-	l.state.Config = l.config.Encode()
+	if encoded := l.config.Encode(); !bytes.Equal(encoded, l.state.Config) {
+		l.state.Config = encoded
+		l.forgetGone()
+	}
 	l.state.LoadedAt = time.Now()
 	l.state.ConfigErr = ""
+}
+
+// forgetGone has nobody miss an interface that is gone: a configuration says what is to be managed from now on.
+func (l *core) forgetGone() {
+	for n := range l.state.Interfaces {
+		l.state.Interfaces[n].Gone = nil
+	}
 }
 
 // commit forgets the earlier datapath that is pinned aside.

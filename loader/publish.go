@@ -37,7 +37,7 @@ func (l *core) publish() {
 		v.Figures.Features = append(v.Figures.Features, metrics.Feature{Name: f.Name, Available: f.Available})
 	}
 	for _, m := range l.interfaces.All() {
-		v.Interfaces = append(v.Interfaces, view.Interface{Interface: m.Target(), ID: m.ID, Up: m.Up, HasAddress: len(m.Addresses) > 0})
+		v.Interfaces = append(v.Interfaces, view.Interface{Interface: m.Target(), Up: m.Up, HasAddress: len(m.Addresses) > 0})
 	}
 	l.published.Publish(v)
 }

@@ -34,9 +34,7 @@ func (l reload) to(cfg *config.Config) error {
 		return errors.Join(err, tx.Abort())
 	}
 	l.leave(before)
-	for n := range l.state.Interfaces { // it says what is to be managed from now on
-		l.state.Interfaces[n].Gone = nil
-	}
+	l.forgetGone()
 	l.describeConfig()
 	l.publish()
 	l.poke()

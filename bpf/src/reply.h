@@ -98,21 +98,29 @@ static inline bool arrived(struct __sk_buff *skb)
 	return true;
 }
 
-/* The packet that was moved last on this CPU never came to its target: the kernel, or somebody's program, dropped it. */
+/*
+ * The packet that was moved last on this CPU never came to its target: the kernel, or somebody's program, dropped it, when it was
+ * sent, which may be long ago.
+ */
 static __noinline void count_lost(struct __sk_buff *skb, struct handover *handover)
 {
 	bool is_there = is_usable(target_of(handover->pair), handover->ifindex);
 	__u64 pair = handover->pair & ~with_outcome(0, OUTCOME_ORIGINATED);
 	enum outcome outcome = is_there ? OUTCOME_LOST : OUTCOME_LOST_LINK_DOWN;
+	__u32 sent = now() - ((__u32)bpf_jiffies64() - handover->proven_jiffy) / JIFFIES_PER_TICK;
+	struct pair_count *count;
 	struct flow *flow;
 
 	handover->ifindex = 0;
 	if (handover->may_leave_unseen)
 		return;
 	flow = handover->table >= TABLE_ORIGINATED ? NULL : find_digest(handover->digest, handover->table);
-	if (flow)
-		stamp_left(flow, outcome);
+	if (flow && (!flow->left || (__s32)(sent - flow->left) >= -LEFT_TICKS)) /* none has left since */
+		flow->left = (sent & -LEFT_TICKS) | outcome;
 	count_pair(skb, pair, outcome, handover->packets, false);
+	count = find_slot(with_outcome(pair, outcome));
+	if (count)
+		count->last = sent;
 }
 
 /*

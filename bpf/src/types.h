@@ -364,7 +364,7 @@ struct pair_count {
 struct pair_slot {
 	struct pair pair;
 	struct pair_count count;
-};
+} __attribute__((aligned(64))); /* within a line of memory */
 
 /* What is counted without an interface pair. A number never becomes another event's: maps outlive versions. */
 enum event {

@@ -236,7 +236,7 @@ type Wrong struct {
 const ReasonLost = "lost"
 
 // IsFew tells of what an interface may lose that goes down, or programs that come and go.
-func (w *Wrong) IsFew() bool { return w.Packets <= max(fewFail, w.Corrected/failInNumber) }
+func (w *Wrong) IsFew() bool { return w.Packets <= max(Few, w.Corrected/failInNumber) }
 
 // IsMeant tells of packets that go as routed as somebody wants it.
 func (w *Wrong) IsMeant() bool { return meant[w.Reason] }
@@ -273,9 +273,9 @@ func (c Pairs) Wrong(names map[uint16]string, since func(tick uint32) time.Durat
 	return list
 }
 
-// A pair loses a few packets when an interface goes down, or programs come and go.
+// A pair loses Few packets when an interface goes down, or programs come and go.
 const (
-	fewFail      = 3
+	Few          = 3
 	failInNumber = 1000 // corrected packets, beside which one may fail
 )
 

@@ -28,8 +28,11 @@ const (
 	Lately = 5 * time.Minute
 	// answerTime is how long a request may wait for its answer.
 	answerTime = 3 * time.Second
-	// mostEnds bounds the own ends that evidence tells apart, by interface.
-	mostEnds = 8192
+	// silentTime is after how long without a reply a flow is silent whose peer goes on: to a TCP segment the kernel answers, and one
+	// window update is none of a fault.
+	silentTime = 15 * time.Second
+	// mostEnds bounds the own ends that evidence tells apart, by interface, mostWaiting the requests to one that are remembered.
+	mostEnds, mostWaiting = 8192, 32
 )
 
 // Recent is what became of the requests that came by an interface within Window: a flow is one, and its last reply counts.
@@ -64,6 +67,13 @@ func (r *Recent) wrong(outcome bpf.DatapathOutcome, count int) {
 	r.Wrong[outcome] += count
 }
 
+// Shows tells whether an outcome of Wrong is more than a flow among many.
+func (r *Recent) Shows(outcome bpf.DatapathOutcome) bool {
+	const few, inNumber = 1, 10
+	n := r.Wrong[outcome]
+	return n > few || n*inNumber >= r.All() && n > 0
+}
+
 func (r *Recent) note(first, last *time.Time) {
 	if first != nil && (r.FirstAt == nil || first.Before(*r.FirstAt)) {
 		r.FirstAt = first
@@ -79,15 +89,20 @@ type End struct {
 	Protocol uint8
 }
 
-// String names it as people do.
-func (e End) String() string { return fmt.Sprintf("%s %s", config.ProtocolName(e.Protocol), e.Self) }
+// String names it as people do: TCP goes without saying.
+func (e End) String() string {
+	if e.Protocol == unix.IPPROTO_TCP {
+		return e.Self.String()
+	}
+	return fmt.Sprintf("%s (%s)", e.Self, config.ProtocolName(e.Protocol))
+}
 
-// Unanswered are the requests by an interface to an end that got no answer within Window, which were answered to nobody later.
+// Unanswered are the requests by an interface to an end that got no answer within Window, since the last one that got any.
 type Unanswered struct {
 	End
 	Peer        netip.AddrPort // of the last of them
 	Count       int
-	Of          int       // requests by this interface that came since the first of them, these included
+	Answered    int       // requests by this interface that came since the first of them
 	First, Last time.Time // when the first of them began, when the last one was heard
 	Insists     bool      // one of their peers asked again
 }
@@ -113,13 +128,15 @@ const hadWithin = 24 * time.Hour
 
 // Gathering adds up evidence, flow by flow, in bounded room.
 type Gathering struct {
-	clock     datapath.Clock
+	since     func(tick uint32) time.Duration
 	at        time.Time
-	listening []netip.AddrPort
+	ownOf     func(netip.Addr) bpf.DatapathOwnFlags // what an address is to this host, 0 for nothing
+	listening map[uint16][]netip.Addr               // where TCP sockets do, by port
 	came      map[uint16]*came
 	ends      map[askedBy]*asked
-	answered  map[End]bool
+	serves    map[End]bool // somebody was answered there within a day
 	had       map[uint16]Had
+	own       map[netip.Addr]bpf.DatapathOwnFlags // what ownOf has said
 }
 
 // came are the requests by an interface, and how many of those that were answered began in which second of Window.
@@ -134,81 +151,111 @@ type askedBy struct {
 	End
 }
 
-// asked is what became of requests to one: unanswered ones, and until when it answered: when the last connection began, or the
-// last datagram left, as a service may have nothing to say to a stranger's.
+// asked are the requests to one that got no answer, and since when one got any: how long ago the last connection that was answered
+// began, or the last datagram left, as a service may have nothing to say to a stranger's.
 type asked struct {
-	Unanswered
-	answered time.Time
+	count    int
+	waiting  []waiting // the youngest of them
+	answered time.Duration
 }
 
-// Gather begins to add up evidence. Where the kernel does not tell who listens, only ends that answer others count.
-func Gather(clock datapath.Clock) (*Gathering, error) {
-	var listening []netip.AddrPort
+// waiting is a request without an answer: how long ago it began, and was heard last.
+type waiting struct {
+	began, heard time.Duration
+	insists      bool // its peer asked again
+	peer         netip.AddrPort
+}
+
+// Gather begins to add up evidence, by a clock and what the maps have of addresses. Where the kernel does not tell who listens, only
+// ends that answer others count.
+func Gather(since func(tick uint32) time.Duration, maps *bpf.Maps) (*Gathering, error) {
+	listening := make(map[uint16][]netip.Addr)
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		err := sockets.Each(unix.IPPROTO_TCP, family, sockets.Listening, func(s *sockets.Socket) { listening = append(listening, s.Local) })
-		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EPROTONOSUPPORT) {
+		err := sockets.Each(unix.IPPROTO_TCP, family, sockets.Listening, func(s *sockets.Socket) {
+			listening[s.Local.Port()] = append(listening[s.Local.Port()], s.Local.Addr())
+		})
+		isRefused := slices.ContainsFunc([]error{unix.ENOENT, unix.EPROTONOSUPPORT, unix.EPERM, unix.EACCES}, func(e error) bool { return errors.Is(err, e) })
+		if err != nil && !isRefused {
 			return nil, fmt.Errorf("ask who listens: %w", err)
 		}
 	}
-	return &Gathering{clock, time.Now(), listening, map[uint16]*came{}, map[askedBy]*asked{}, map[End]bool{}, map[uint16]Had{}}, nil
+	ownOf := func(a netip.Addr) (flags bpf.DatapathOwnFlags) {
+		served := datapath.PrefixKey(bpf.DatapathPrefixKindPREFIX_SERVED, 0, netip.PrefixFrom(a, a.BitLen()))
+		if maps.OwnAddresses.Lookup(a.As16(), &flags) != nil && maps.Prefixes.Lookup(served, &flags) != nil {
+			return 0 // what cannot be read is nobody's
+		}
+		return flags
+	}
+	return newGathering(since, listening, ownOf), nil
+}
+
+func newGathering(since func(tick uint32) time.Duration, listening map[uint16][]netip.Addr, ownOf func(netip.Addr) bpf.DatapathOwnFlags) *Gathering {
+	return &Gathering{
+		since: since, at: time.Now(), ownOf: ownOf, listening: listening, came: make(map[uint16]*came), ends: make(map[askedBy]*asked),
+		serves: make(map[End]bool), had: make(map[uint16]Had), own: make(map[netip.Addr]bpf.DatapathOwnFlags),
+	}
 }
 
 // Add counts a flow of the table.
 func (g *Gathering) Add(f *bpf.DatapathFlow, in bpf.DatapathTable) {
-	heard, began := g.clock.Since(f.Seen), g.clock.Since(f.Created)
-	if f.Left != 0 && !isStray(f) && heard <= hadWithin {
-		had := g.had[f.Interface]
-		if had.Flows++; had.Flows == 1 || heard < had.last {
-			had.Self, had.last = datapath.Address(f.Tuple.Self), heard
-		}
-		g.had[f.Interface] = had
-	}
-	if heard > Window || isStray(f) {
+	const ticks = uint32(bpf.DatapathTickLEFT_TICKS)
+	heard, began := g.since(f.Seen), g.since(f.Created)
+	if isStray(f) || heard > hadWithin {
 		return
 	}
 	request := askedBy{f.Interface, End{netip.AddrPortFrom(datapath.Address(f.Tuple.Self), datapath.Port(f.Tuple.SelfPort)), f.Tuple.Protocol}}
-	outcome, isSeen := g.outcome(f)
-	if !isSeen {
-		if f.Left == 0 && g.waits(f, in) {
-			g.unanswered(request, f)
-		}
-		return
+	answered := f.Left != 0 && (in == bpf.DatapathTableTABLE_ESTABLISHED || isAnswered(f)) // by more than a refusal
+	if answered {
+		g.noteHad(&request, heard)
 	}
+	left := g.since(f.Left &^ (ticks - 1))
+	switch {
+	case heard > Window:
+	case f.Left == 0 && g.waits(f, in):
+		g.unanswered(&request, f, waiting{began: began, heard: heard, insists: began-heard >= time.Second/2})
+	case f.Left == 0 || left > Window:
+	case answered && left-heard > silentTime && !f.IsClosing() && !isEcho(f):
+		g.unanswered(&request, f, waiting{began: left, heard: heard}) // since its last reply
+	default:
+		g.replied(f, bpf.DatapathOutcome(f.Left%ticks), began, heard, left)
+		if answered && f.Tuple.Protocol == unix.IPPROTO_TCP {
+			g.answer(&request, began)
+		} else if answered {
+			g.answer(&request, left)
+		}
+	}
+}
+
+// replied counts a request whose last reply left so long ago.
+func (g *Gathering) replied(f *bpf.DatapathFlow, outcome bpf.DatapathOutcome, began, heard, left time.Duration) {
 	r := g.of(f.Interface, began, heard)
+	if began < Window {
+		r.began[began/time.Second]++
+	}
 	switch outcome {
 	case bpf.DatapathOutcomeOUTCOME_ASYMMETRIC, bpf.DatapathOutcomeOUTCOME_CORRECTED, bpf.DatapathOutcomeOUTCOME_BOUND_DEVICE:
 		r.Right++
+		return
 	case bpf.DatapathOutcomeOUTCOME_LOST, bpf.DatapathOutcomeOUTCOME_LOST_LINK_DOWN:
 		r.Lost++
 	default:
 		r.Astray++
 	}
-	left := g.clock.Since(f.Left)
-	if outcome > bpf.DatapathOutcomeOUTCOME_CORRECTED && left <= Lately {
+	if left <= Lately {
 		r.wrong(outcome, 1)
 	}
-	if began < Window {
-		r.began[began/time.Second]++
-	}
-	if request.Protocol != unix.IPPROTO_TCP {
-		began = left
-	}
-	g.answer(request, began)
-}
-
-// outcome is that of the last reply of a flow, if it left within Window.
-func (g *Gathering) outcome(f *bpf.DatapathFlow) (outcome bpf.DatapathOutcome, isSeen bool) {
-	const ticks = uint32(bpf.DatapathTickLEFT_TICKS)
-	return bpf.DatapathOutcome(f.Left % ticks), f.Left != 0 && g.clock.Since(f.Left&^(ticks-1)) <= Window
 }
 
 // waits tells of a request that is without an answer for long.
 func (g *Gathering) waits(f *bpf.DatapathFlow, in bpf.DatapathTable) bool {
-	isEcho := f.Tuple.Protocol == unix.IPPROTO_ICMP || f.Tuple.Protocol == unix.IPPROTO_ICMPV6
-	return in != bpf.DatapathTableTABLE_ESTABLISHED && !isEcho && !isAnswered(f) && g.clock.Since(f.Created) > answerTime
+	return in != bpf.DatapathTableTABLE_ESTABLISHED && !isEcho(f) && !isAnswered(f) && g.since(f.Created) > answerTime
 }
 
-// of counts a request by an interface, that began and was heard so long ago.
+func isEcho(f *bpf.DatapathFlow) bool {
+	return f.Tuple.Protocol == unix.IPPROTO_ICMP || f.Tuple.Protocol == unix.IPPROTO_ICMPV6
+}
+
+// of is where a request by an interface counts, that began and was heard so long ago.
 func (g *Gathering) of(by uint16, began, heard time.Duration) *came {
 	r := g.came[by]
 	if r == nil {
@@ -219,74 +266,95 @@ func (g *Gathering) of(by uint16, began, heard time.Duration) *came {
 	return r
 }
 
-func (g *Gathering) unanswered(request askedBy, f *bpf.DatapathFlow) {
-	a := g.end(request, g.listens(request.End))
+// noteHad notes that somebody was answered within a day.
+func (g *Gathering) noteHad(request *askedBy, heard time.Duration) {
+	had := g.had[request.by]
+	if had.Flows++; had.Flows == 1 || heard < had.last {
+		had.Self, had.last = request.Self.Addr(), heard
+	}
+	g.had[request.by] = had
+	if len(g.serves) < mostEnds {
+		g.serves[request.End] = true
+	}
+}
+
+// unanswered counts a request without an answer. Of many to one end the youngest are remembered.
+func (g *Gathering) unanswered(request *askedBy, f *bpf.DatapathFlow, w waiting) {
+	a := g.end(request, g.isTaken(request.End))
 	if a == nil {
 		return
 	}
-	began, heard := g.clock.Since(f.Created), g.clock.Since(f.Seen)
-	first, last := g.at.Add(-began), g.at.Add(-heard)
-	if a.Count++; a.Count == 1 || first.Before(a.First) {
-		a.First = first
+	a.count++
+	w.peer = netip.AddrPortFrom(datapath.Address(f.Tuple.Peer), datapath.Port(f.Tuple.PeerPort))
+	if len(a.waiting) < mostWaiting {
+		a.waiting = append(a.waiting, w)
+		return
 	}
-	if a.Count == 1 || last.After(a.Last) {
-		a.Last = last
-		a.Peer = netip.AddrPortFrom(datapath.Address(f.Tuple.Peer), datapath.Port(f.Tuple.PeerPort))
-	}
-	a.Insists = a.Insists || began-heard >= time.Second/2
-}
-
-func (g *Gathering) answer(request askedBy, ago time.Duration) {
-	if a := g.end(request, false); a != nil {
-		if at := g.at.Add(-ago); at.After(a.answered) {
-			a.answered = at
+	oldest := 0
+	for n := range a.waiting {
+		if a.waiting[n].began > a.waiting[oldest].began {
+			oldest = n
 		}
 	}
-	if len(g.answered) < mostEnds {
-		g.answered[request.End] = true
+	if w.began < a.waiting[oldest].began {
+		a.waiting[oldest] = w
 	}
 }
 
-// end is what is known of one; nil where there is no more room, which those that a socket listens at have twice.
-func (g *Gathering) end(request askedBy, listens bool) *asked {
-	a, room := g.ends[request], mostEnds
-	if listens {
+// answer notes that an end answered so long ago.
+func (g *Gathering) answer(request *askedBy, ago time.Duration) {
+	if a := g.end(request, false); a != nil {
+		a.answered = min(a.answered, ago)
+	}
+}
+
+// end is what is known of one; nil where there is no more room, which those that somebody takes requests of have twice.
+func (g *Gathering) end(request *askedBy, isTaken bool) *asked {
+	a, room := g.ends[*request], mostEnds
+	if isTaken {
 		room *= 2
 	}
 	if a == nil && len(g.ends) < room {
-		a = &asked{Unanswered: Unanswered{End: request.End}}
-		g.ends[request] = a
+		a = &asked{answered: Window}
+		g.ends[*request] = a
 	}
 	return a
 }
 
-// listens tells whether a socket takes connections at an end.
-func (g *Gathering) listens(e End) bool {
-	return e.Protocol == unix.IPPROTO_TCP && slices.ContainsFunc(g.listening, func(l netip.AddrPort) bool {
-		return l.Port() == e.Self.Port() && (l.Addr() == e.Self.Addr() || l.Addr().IsUnspecified() && (l.Addr().Is6() || e.Self.Addr().Is4()))
-	})
+// isTaken tells whether a socket of this host takes connections at an end, or a rule translates what comes for its address.
+func (g *Gathering) isTaken(e End) bool {
+	self := e.Self.Addr()
+	own, known := g.own[self]
+	if !known && len(g.own) < mostEnds {
+		own = g.ownOf(self)
+		g.own[self] = own
+	}
+	takes := func(l netip.Addr) bool { return l == self || l.IsUnspecified() && (l.Is6() || self.Is4()) }
+	return e.Protocol == unix.IPPROTO_TCP && own != 0 &&
+		(own&bpf.DatapathOwnFlagsOWN_TRANSLATED != 0 || slices.ContainsFunc(g.listening[e.Self.Port()], takes))
 }
 
 // Evidence concludes.
 func (g *Gathering) Evidence() *Evidence {
 	e := &Evidence{make(map[uint16]Recent), make(map[uint16][]Unanswered), g.had}
 	for request, a := range g.ends {
-		if a.Count == 0 || !g.answered[request.End] && !g.listens(request.End) {
+		if a.count == 0 || !g.serves[request.End] && !g.isTaken(request.End) {
 			continue
 		}
-		g.of(request.by, g.at.Sub(a.First), g.at.Sub(a.Last)).Unanswered += a.Count
-		if a.answered.Before(a.First) {
-			e.Unanswered[request.by] = append(e.Unanswered[request.by], a.Unanswered)
+		for _, w := range a.waiting {
+			g.of(request.by, w.began, w.heard)
+		}
+		g.came[request.by].Unanswered += a.count
+		if u := a.since(request.End, g.at); u.Count > 0 {
+			e.Unanswered[request.by] = append(e.Unanswered[request.by], u)
 		}
 	}
 	for by, c := range g.came {
 		e.Recent[by] = c.Recent
 		list := e.Unanswered[by]
 		for n := range list {
-			u := &list[n]
-			u.Of = c.Unanswered
-			for _, answered := range c.began[:min(max(g.at.Sub(u.First), 0), Window)/time.Second] {
-				u.Of += int(answered)
+			for _, answered := range c.began[:min(max(g.at.Sub(list[n].First), 0), Window)/time.Second] {
+				list[n].Answered += int(answered)
 			}
 		}
 		slices.SortFunc(list, func(a, b Unanswered) int {
@@ -296,25 +364,46 @@ func (g *Gathering) Evidence() *Evidence {
 	return e
 }
 
-// CheckUnanswered is the check of doctor that says what Findings does.
-const CheckUnanswered = "unanswered"
+// since are the requests that got no answer since one got any.
+func (a *asked) since(e End, at time.Time) Unanswered {
+	u := Unanswered{End: e}
+	for _, w := range a.waiting {
+		if w.began >= a.answered {
+			continue
+		}
+		u.Count++
+		if first := at.Add(-w.began); u.Count == 1 || first.Before(u.First) {
+			u.First = first
+		}
+		if last := at.Add(-w.heard); u.Count == 1 || last.After(u.Last) {
+			u.Last, u.Peer = last, w.peer
+		}
+		u.Insists = u.Insists || w.insists
+	}
+	if u.Count == len(a.waiting) {
+		u.Count = a.count // those that are not remembered are older: some of them may have begun before
+	}
+	return u
+}
 
-// CheckGone is the check of doctor that says what Gone does.
-const CheckGone = "gone-interface"
+// The checks of doctor that say what Findings and Gone do.
+const (
+	CheckUnanswered = "unanswered"
+	CheckGone       = "gone-interface"
+)
 
-// Gone are the interfaces that went and had flows, by their records.
+// Gone are the interfaces that had flows and are gone, or have no address left, by their records.
 func (e *Evidence) Gone(missed []pins.InterfaceRecord) (found []finding.Finding) {
 	for _, r := range missed {
 		if had := e.Had[r.ID]; had.Flows > 0 {
-			found = append(found, had.gone(r.Name, fmt.Sprintf("%s is gone since %s", r.Name, finding.Moment(*r.Gone, time.Now()))))
+			what := "is gone"
+			if r.Index != 0 {
+				what = "has no address left"
+			}
+			found = append(found, had.gone(r.Name, fmt.Sprintf("%s %s since %s", r.Name, what, finding.Moment(*r.Gone, time.Now()))))
 		}
 	}
 	return found
-}
-
-// WithoutAddress tells of an interface that has no address left.
-func (h *Had) WithoutAddress(name string) finding.Finding {
-	return h.gone(name, name+" has no address left")
 }
 
 func (h *Had) gone(name, what string) finding.Finding {
@@ -346,19 +435,20 @@ func unansweredBy(name string, list []Unanswered) finding.Finding {
 	sum.Count = 0
 	for _, u := range list {
 		opens = opens || u.Protocol == unix.IPPROTO_TCP
-		sum.Count += u.Count
-		if !u.First.After(sum.First) {
-			sum.First, sum.Of = u.First, u.Of
+		sum.Count, sum.Answered = sum.Count+u.Count, max(sum.Answered, u.Answered)
+		if u.First.Before(sum.First) {
+			sum.First = u.First
 		}
 		if u.Last.After(sum.Last) {
 			sum.Last = u.Last
 		}
 	}
-	text := fmt.Sprintf("%d of %d requests by %s since %s got no reply from this host: %s", sum.Count, sum.Of, name, finding.Moment(sum.First, now), sum.Self)
+	text := fmt.Sprintf("%d of %d requests by %s since %s got no reply from this host: %s",
+		sum.Count, sum.Count+sum.Answered, name, finding.Moment(sum.First, now), sum.End)
 	switch {
 	case severity == finding.Note:
 		text += fmt.Sprintf(", the last at %s", finding.Moment(sum.Last, now))
-	case opens && sum.Count >= sum.Of:
+	case opens && sum.Answered == 0:
 		severity = finding.Error
 	}
 	if len(list) > 1 {

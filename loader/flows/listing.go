@@ -81,8 +81,11 @@ type listing struct {
 
 // add takes a row. Where there are too many it shows them, or with an order keeps the first.
 func (s *listing) add(r *row) {
+	if s.err != nil {
+		return
+	}
 	s.count++
-	if s.rows = append(s.rows, r); s.err != nil || len(s.rows) < mostRows {
+	if s.rows = append(s.rows, r); len(s.rows) < mostRows {
 		return
 	}
 	if s.Order != "" {

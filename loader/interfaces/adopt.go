@@ -5,6 +5,7 @@ package interfaces
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -14,6 +15,7 @@ import (
 	"replypath/loader/datapath"
 	"replypath/loader/discover"
 	"replypath/loader/identity"
+	"replypath/loader/pins"
 )
 
 // Adopt makes these interfaces the managed and the caught ones, with the mode that was set by hand, and gives an id to those
@@ -36,10 +38,21 @@ func (t *Table) Adopt(found []discover.Interface, byHand bpf.DatapathMode) error
 		if r.Name != i.Name {
 			identity.Rename(t.host.Journal, i.Index, i.Name)
 		}
+		noteAddresses(r, len(i.Addresses) > 0 || i.Catches)
 		r.MAC = i.MAC.String()
 		r.Name, r.Mode, r.NextHop = i.Name, string(i.Settings.Mode), string(i.Settings.NextHop)
 	}
 	return errors.Join(errs...)
+}
+
+// noteAddresses notes when an interface had no address left.
+func noteAddresses(r *pins.InterfaceRecord, hasAny bool) {
+	switch {
+	case hasAny:
+		r.Addressed, r.Gone = true, nil
+	case r.Addressed && r.Gone == nil:
+		r.Addressed, r.Gone = false, new(time.Now())
+	}
 }
 
 // managedBy returns the interface that was found, served from now on.

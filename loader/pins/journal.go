@@ -77,11 +77,11 @@ func (j *Journal) Recording() (names []string) {
 	return names
 }
 
-// Missed are the managed interfaces that went, each once, and did not come back.
+// Missed are the managed interfaces that went or lost their last address, each once, and did not come back.
 func (j *Journal) Missed() (list []InterfaceRecord) {
 	for n := len(j.Interfaces) - 1; n >= 0; n-- {
 		r := j.Interfaces[n]
-		isBack := func(o InterfaceRecord) bool { return o.Name == r.Name && o.Index != 0 }
+		isBack := func(o InterfaceRecord) bool { return o.Name == r.Name && o.Index != 0 && o.Gone == nil }
 		isTold := func(o InterfaceRecord) bool { return o.Name == r.Name }
 		isLeftOut := func(u UnmanagedRecord) bool { return u.Name == r.Name && u.Reason != ReasonNoAddress }
 		if r.Gone != nil && !slices.ContainsFunc(j.Interfaces, isBack) && !slices.ContainsFunc(list, isTold) && !slices.ContainsFunc(j.Unmanaged, isLeftOut) {
@@ -122,7 +122,8 @@ type InterfaceRecord struct {
 	Mechanism string `json:"mechanism,omitempty"` // by which they were; empty in journals of earlier versions
 	NextHop   string `json:"next_hop,omitempty"`
 	Mode      string `json:"mode,omitempty"`
-	Catches   bool   `json:"catches,omitempty"` // it is not managed: only replies that leave by it are caught
+	Catches   bool   `json:"catches,omitempty"`   // it is not managed: only replies that leave by it are caught
+	Addressed bool   `json:"addressed,omitempty"` // it had an address
 	// Gone is when it went, or had no address left; nil: it is there, or a configuration since then says what is to be managed.
 	Gone *time.Time `json:"gone,omitempty"`
 }

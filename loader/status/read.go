@@ -278,7 +278,7 @@ func (r *reader) flows(s *Status) error {
 	if err != nil {
 		return err
 	}
-	gathering, err := flows.Gather(clock)
+	gathering, err := flows.Gather(clock.Since, r.maps)
 	if err != nil {
 		return err
 	}
@@ -300,7 +300,6 @@ func (r *reader) flows(s *Status) error {
 				s.Interfaces[i].Flows += byID[record.ID]
 				recent := evidence.Recent[record.ID]
 				s.Interfaces[i].Recent.Add(&recent)
-				s.Interfaces[i].Had = evidence.Had[record.ID]
 			}
 		}
 	}

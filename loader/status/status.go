@@ -77,7 +77,6 @@ type Interface struct {
 	Flows     int       `json:"flows"`
 	// Recent is what became, within flows.Window, of requests that came by it.
 	Recent  flows.Recent `json:"recent"`
-	Had     flows.Had    `json:"-"`
 	OwnOnly bool         `json:"-"` // it records requests for its own addresses alone
 }
 
@@ -148,14 +147,4 @@ type reader struct {
 	netlink *netlink.Handle
 	byHand  bpf.DatapathMode
 	found   []discover.Interface // with the gateways that the daemon knows, as if just these were configured
-}
-
-// HadBy are the flows of the last day of an interface.
-func (s *Status) HadBy(name string) (had flows.Had) {
-	for n := range s.Interfaces {
-		if s.Interfaces[n].Name == name {
-			had = s.Interfaces[n].Had
-		}
-	}
-	return had
 }

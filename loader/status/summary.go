@@ -154,7 +154,11 @@ func (s *Status) seen() []string {
 	if all.All() == 0 {
 		return []string{"no requests " + within}
 	}
-	return []string{fmt.Sprintf("%d of %d replies seen leaving rightly %s", all.Right, all.All(), within)}
+	how := "seen leaving rightly"
+	if enforces, _ := s.modes(); !enforces {
+		how = "went as enforcing would send them"
+	}
+	return []string{fmt.Sprintf("%d of %d replies %s %s", all.Right, all.All(), how, within)}
 }
 
 // outcomes is what became of the replies, in forms that become shorter.

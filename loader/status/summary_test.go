@@ -9,6 +9,7 @@ import (
 
 	"replypath/loader/counters"
 	"replypath/loader/doctor/finding"
+	"replypath/loader/flows"
 )
 
 // morning is when counting began, and noon when somebody looks.
@@ -37,6 +38,14 @@ func finds(s *Status, findings ...finding.Finding) *Status {
 // counts has a status have counted these replies.
 func counts(s *Status, totals counters.Totals) *Status {
 	s.Counted.Totals = totals
+	return s
+}
+
+// asked has the interfaces of a status have had requests.
+func asked(s *Status, recent ...flows.Recent) *Status {
+	for n := range recent {
+		s.Interfaces[n].Recent = recent[n]
+	}
 	return s
 }
 
@@ -95,6 +104,10 @@ func TestSummary(t *testing.T) {
 		"failed: gateway 2001:db8:1234:5678:9abc:def0:1234:5678 of enp130s0f1np100 is failed, 1 more; enforcing on 1; 0 corrected": finds(since(healthy("enforce"), nil), address, address, note),
 		"ok: no requests in the last 10 minutes; enforcing on eth0; 500 replies corrected, 1 lost, since 10:14":                    counts(healthy("enforce"), totals{Corrected: 500, Lost: 1}),
 		"failed: nothing is attached": healthy(),
+		"ok: 219 of 220 replies seen leaving rightly in the last 10 minutes; enforcing on eth0, eth1; 550 corrected, none lost": counts(
+			asked(healthy("enforce", "enforce"), flows.Recent{Right: 200, Lost: 1}, flows.Recent{Right: 19}), totals{Corrected: 550}),
+		"ok: 3 of 5 replies went as enforcing would send them in the last 10 minutes; observing on eth0; 42 replies asymmetric": counts(
+			asked(healthy("observe"), flows.Recent{Right: 3, Astray: 2}), totals{WouldCorrect: 42}),
 		"failed: nothing is attached: start replypath run, 1 more finding": finds(healthy(),
 			found(finding.Warning, "10.4.0.100 on eth1: replies leave by eth0"), found(finding.Note, "nothing is attached: start replypath run")),
 		"failed: nothing is attached here: ask with --pin-dir /sys/fs/bpf/a, 1 more finding": finds(healthy(),

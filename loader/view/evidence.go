@@ -3,12 +3,10 @@
 package view
 
 import (
-	"errors"
 	"slices"
 	"time"
 
-	"github.com/cilium/ebpf"
-
+	"replypath/bpf"
 	"replypath/loader/doctor/finding"
 	"replypath/loader/flows"
 	"replypath/metrics"
@@ -17,43 +15,49 @@ import (
 // evidenceInterval is how old what became of requests may be.
 const evidenceInterval = 10 * time.Second
 
-// gather begins to look at what became of requests, nil where somebody else does, or did a moment ago.
+// gather begins to look at what became of requests, nil where somebody else does, or did a moment ago. conclude ends it.
 func (p *Published) gather(v *View) (*flows.Gathering, error) {
 	p.looking.Lock()
 	defer p.looking.Unlock()
-	if time.Since(p.looked) < evidenceInterval {
+	if p.isLooking || time.Since(p.looked) < evidenceInterval {
 		return nil, nil
 	}
-	p.looked = time.Now()
 	clock, err := v.Datapath.Clock()
 	if err != nil {
 		return nil, err
 	}
-	return flows.Gather(clock)
+	gathering, err := flows.Gather(clock.Since, &v.Datapath.Maps)
+	p.isLooking = err == nil
+	return gathering, err
 }
 
-// conclude returns what became of requests, as it was seen last.
-func (p *Published) conclude(gathering *flows.Gathering) *flows.Evidence {
+// conclude returns what became of requests as it was seen last, which is now unless that failed.
+func (p *Published) conclude(gathering *flows.Gathering, err error) *flows.Evidence {
 	p.looking.Lock()
 	defer p.looking.Unlock()
 	if gathering != nil {
-		p.evidence = gathering.Evidence()
-	}
-	if p.evidence == nil {
-		return &flows.Evidence{}
+		p.isLooking = false
+		if err == nil {
+			p.evidence, p.looked = gathering.Evidence(), time.Now()
+		}
 	}
 	return p.evidence
+}
+
+// recentOf is what became of requests by an interface, also in earlier lives of it.
+func recentOf(v *View, evidence *flows.Evidence, name string) (sum flows.Recent) {
+	for id, recent := range evidence.Recent {
+		if v.Names[id] == name {
+			sum.Add(&recent)
+		}
+	}
+	return sum
 }
 
 // requests are what became of those by interfaces that are managed.
 func requests(v *View, evidence *flows.Evidence) (list []metrics.Requests) {
 	for _, i := range v.Interfaces {
-		var sum flows.Recent
-		for id, recent := range evidence.Recent {
-			if v.Names[id] == i.Name {
-				sum.Add(&recent)
-			}
-		}
+		sum := recentOf(v, evidence, i.Name)
 		list = append(list, metrics.Requests{Interface: i.Name, Right: sum.Right, Astray: sum.Astray, Lost: sum.Lost, Unanswered: sum.Unanswered})
 	}
 	return list
@@ -73,35 +77,36 @@ func findings(v *View, s *metrics.Snapshot, evidence *flows.Evidence) (list []me
 		isThere := n < len(v.Interfaces)
 		note(!isThere, "missing-interface", finding.Error)
 		note(isThere && slices.ContainsFunc(i.Hooks, func(h metrics.Hook) bool { return !h.Attached }), "attached", finding.Error)
-		note(isThere && !i.Up, "link", finding.Warning)
-	}
-	for _, g := range s.Gateways {
-		note(!g.Reachable, "gateway", finding.Warning)
+		isOf := func(g metrics.Gateway) bool { return g.Interface == i.Name }
+		isUsed := isThere && (v.Interfaces[n].HasAddress || slices.ContainsFunc(s.Gateways, isOf))
+		note(isUsed && !i.Up, "link", finding.Warning)
+		for _, g := range s.Gateways {
+			note(isThere && i.Up && isOf(g) && !g.Reachable, "gateway", finding.Warning)
+		}
 	}
 	for _, t := range s.Tables {
-		note(t.Lasting*100 >= t.Capacity*nearlyFull, "flow-table", finding.Warning)
+		note(t.Capacity > 0 && t.Lasting*100 >= t.Capacity*nearlyFull, "flow-table", finding.Warning)
 	}
 	note(v.Refused != "", "configuration", finding.Warning)
 	for range v.Problems {
 		note(true, "daemon", finding.Warning)
 	}
+	if evidence == nil {
+		return list
+	}
 	for _, f := range evidence.Findings(v.Names) {
 		note(true, flows.CheckUnanswered, f.Severity)
 	}
 	for _, f := range evidence.Gone(v.Missed) {
-		note(true, flows.CheckGone, f.Severity)
+		note(!slices.Contains(v.Missing, *f.Interface), flows.CheckGone, f.Severity) // else missing-interface says so
 	}
 	for _, i := range v.Interfaces {
-		note(!i.HasAddress && isLost(v, evidence.Had[i.ID]), flows.CheckGone, finding.Warning)
-	}
-	for _, r := range s.Requests {
-		note(r.Astray+r.Lost > 0, "wrong-way", finding.Warning)
+		recent := recentOf(v, evidence, i.Name)
+		for outcome := range recent.Wrong {
+			isObserved := outcome == bpf.DatapathOutcomeOUTCOME_OBSERVE
+			note(isObserved, "wrong-way", finding.Note)
+			note(!isObserved && recent.Shows(outcome), "wrong-way", finding.Error)
+		}
 	}
 	return list
-}
-
-// isLost tells of flows to an address that this host has no more.
-func isLost(v *View, had flows.Had) bool {
-	var flags uint32
-	return had.Flows > 0 && errors.Is(v.Datapath.OwnAddresses.Lookup(had.Self.As16(), &flags), ebpf.ErrKeyNotExist)
 }

@@ -36,7 +36,6 @@ type View struct {
 // Interface is one that is managed.
 type Interface struct {
 	attach.Interface
-	ID         uint16
 	Up         bool
 	HasAddress bool
 }
@@ -50,9 +49,10 @@ type Published struct {
 	view    atomic.Pointer[View]
 	passed  atomic.Pointer[time.Time]
 
-	looking  sync.Mutex // at the flows
-	looked   time.Time
-	evidence *flows.Evidence
+	looking   sync.Mutex
+	isLooking bool      // somebody is, at the flows
+	looked    time.Time // when that was concluded last
+	evidence  *flows.Evidence
 }
 
 // Pass notes that the daemon's loop goes round.
@@ -116,11 +116,14 @@ func (p *Published) Snapshot() (*metrics.Snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := counters.Fill(&s, v.Datapath, v.Names, gathering); err != nil {
+	err = counters.Fill(&s, v.Datapath, v.Names, gathering)
+	evidence := p.conclude(gathering, err)
+	if err != nil {
 		return nil, err
 	}
-	evidence := p.conclude(gathering)
-	s.Requests = requests(v, evidence)
+	if evidence != nil {
+		s.Requests = requests(v, evidence)
+	}
 	s.Findings = findings(v, &s, evidence)
 	return &s, nil
 }

@@ -78,12 +78,19 @@ func RPFilter(h *snapshot.Host) []finding.Finding {
 		best, drops := h.BestDefault(unix.AF_INET), h.RPFilterDrops != nil && *h.RPFilterDrops > 0
 		hasMost := best != nil && best.Device == i.Index // few are dropped there
 		switch {
-		case drops && !hasMost && (!h.Attached || h.Recent(i.Name).Unanswered > 0):
+		case drops && !hasMost && (!h.Attached || isUnanswered(h, i.Name)):
 			f.Severity = finding.Error
 		case h.Attached && !h.Enforcing[i.Index]: // nobody is known to ask
 			f.Severity = finding.Note
 		}
 		return f
+	})
+}
+
+// isUnanswered tells whether requests by an interface get no reply now.
+func isUnanswered(h *snapshot.Host, name string) bool {
+	return slices.ContainsFunc(Unanswered(h), func(f finding.Finding) bool {
+		return finding.OrEmpty(f.Interface) == name && f.Severity != finding.Note
 	})
 }
 

@@ -7,8 +7,8 @@ import (
 	"testing"
 
 	"replypath/loader/config"
+	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/snapshot"
-	"replypath/loader/flows"
 	"replypath/loader/status"
 	"replypath/test/testhost"
 )
@@ -53,7 +53,7 @@ func TestRPFilter(t *testing.T) {
 		{"observing, and requests are dropped", func(h *snapshot.Host) {
 			onEth1(h)
 			h.Attached, h.RPFilterDrops = true, new(uint64(7))
-			h.Status = &status.Status{Interfaces: []status.Interface{{Name: "eth1", Recent: flows.Recent{Unanswered: 1}}}}
+			h.Status = &status.Status{Unanswered: []finding.Finding{finding.Seen(finding.Error, "eth1", "no reply", "ss")}}
 		}, []string{
 			"ok eth0: rp_filter: all 0, device 0, effective 0",
 			"error eth1: rp_filter of eth1 is strict (all 0, device 1)" + dropped + observes + drops + mend + "eth1.rp_filter=2",

@@ -67,6 +67,9 @@ func WrongWays(h *snapshot.Host) []finding.Finding {
 // over tells of what was wrong and is no more.
 func over(h *snapshot.Host, w *snapshot.WrongWay) finding.Finding {
 	text := fmt.Sprintf("%s of %s went by %s", finding.Counted(w.Packets, "reply", "replies"), w.To, cmp.Or(w.From, discover.OwnDevice))
+	if w.From == w.To {
+		text = fmt.Sprintf("%s of %s went there to another next hop", finding.Counted(w.Packets, "reply", "replies"), w.To)
+	}
 	if w.Reason == snapshot.ReasonLost {
 		text = fmt.Sprintf("%s moved to %s never left there", finding.Counted(w.Packets, "reply", "replies"), w.To)
 	}
@@ -94,14 +97,7 @@ func GoneInterfaces(h *snapshot.Host) (found []finding.Finding) {
 			found = append(found, f)
 		}
 	}
-	return append(found, finding.Each(h.Interfaces, func(i *discover.Interface) finding.Finding {
-		had := h.Status.HadBy(i.Name)
-		isOwn := func(o discover.OwnAddress) bool { return o.Address == had.Self }
-		if len(i.Addresses) > 0 || had.Flows == 0 || slices.ContainsFunc(h.Own, isOwn) {
-			return finding.None
-		}
-		return had.WithoutAddress(i.Name)
-	})...)
+	return found
 }
 
 // Unanswered finds requests that got no answer.
@@ -333,7 +329,7 @@ func FullTables(h *snapshot.Host) []finding.Finding {
 			About(t.Name).Shown(t.Lasting, nil)
 	})
 	if n := h.Status.Counted.NotEntered; n > 0 && isFull {
-		found = append(found, finding.Problem(finding.Error, "", fmt.Sprintf("flows were not recorded: %d found no place in a table", n),
+		found = append(found, finding.Problem(finding.Warning, "", fmt.Sprintf("flows were not recorded: %d found no place in a table", n),
 			remedy.Configure(&h.State, largerTable)).
 			Shown(n, h.Status.Counted.Since))
 	}

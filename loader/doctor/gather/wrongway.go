@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"replypath/bpf"
 	"replypath/loader/counters"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
@@ -33,8 +32,17 @@ func (g *gatherer) wrongWays() error {
 	}
 	found, now := map[way]*snapshot.WrongWay{}, map[way]uint64{}
 	for _, w := range g.host.Status.Counted.Wrong {
-		over, isTold := g.isOver(&w), time.Since(w.Last) < longOver && (!w.IsFew() || w.IsMeant())
-		if !isTold || over && w.IsMeant() && w.Reason != snapshot.ReasonTunnel {
+		over := g.isOver(&w)
+		isTold := w.Packets > counters.Few // of those that fail now it is the flows that count
+		switch {
+		case w.Reason == snapshot.ReasonTunnel:
+			isTold = true
+		case w.IsMeant():
+			isTold = !over
+		case over:
+			isTold = !w.IsFew()
+		}
+		if !isTold || time.Since(w.Last) > longOver {
 			continue
 		}
 		found[way{w.From, w.To, w.Reason}] = &snapshot.WrongWay{From: w.From, To: w.To, Reason: w.Reason, Packets: w.Packets, Last: w.Last, Over: over}
@@ -73,12 +81,12 @@ func (g *gatherer) isOver(w *counters.Wrong) bool {
 		return false
 	case w.Reason == snapshot.ReasonObserve && !g.host.Observed(w.To):
 		return true
-	case w.Reason == snapshot.ReasonLinkDown && to != nil && to.Up:
+	case w.Reason == snapshot.ReasonLinkDown && to != nil && to.Up && time.Since(w.Last) > justSeen*time.Second:
 		return true
 	}
 	for n := range g.host.Status.Interfaces {
 		if i := &g.host.Status.Interfaces[n]; i.Name == w.To {
-			return !slices.ContainsFunc(counters.OutcomesOf(w.Reason), func(o bpf.DatapathOutcome) bool { return i.Recent.Wrong[o] > 0 })
+			return !slices.ContainsFunc(counters.OutcomesOf(w.Reason), i.Recent.Shows)
 		}
 	}
 	return false
