@@ -28,8 +28,7 @@ type Loader struct{ *core }
 // datapath is pinned already, it is taken over without losing a flow.
 //
 // On error what this call did is undone, and an earlier datapath stays as it
-// was. The error matches config.ErrInvalid where the interfaces that are there
-// cannot follow the configuration, attach.ErrUnsupported where the process lacks a capability or the kernel a feature,
+// was. The error matches attach.ErrUnsupported where the process lacks a capability or the kernel a feature,
 // pins.ErrNoBPFFS, pins.ErrOwned or pins.ErrForeignNamespace where these keep it from starting. It names the remedy.
 func New(options Options) (*Loader, error) {
 	if err := kernel.CheckRights(); err != nil {
@@ -148,8 +147,7 @@ func (l *Loader) Effect() (*status.Effect, error) {
 }
 
 // Reload puts another configuration in force. No flow is lost but those that it
-// does not serve. On error the one before stays in force; one that matches
-// config.ErrInvalid blames the configuration.
+// does not serve. On error the one before stays in force.
 func (l *Loader) Reload(cfg *config.Config) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()

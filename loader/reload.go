@@ -6,11 +6,8 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/vishvananda/netlink"
-
 	"replypath/loader/config"
 	"replypath/loader/datapath"
-	"replypath/loader/discover"
 	"replypath/loader/hostmaps"
 	"replypath/loader/problems"
 	"replypath/loader/undo"
@@ -24,13 +21,10 @@ func (l reload) to(cfg *config.Config) error {
 	if l.state.Trial != nil {
 		return errors.New("the datapath is on trial: confirm it first")
 	}
-	if err := problems.Caught(func() error { return check(l.netlink, cfg) }); err != nil {
-		problems.LogStack(l.log, err)
-		return err
-	}
 	var tx undo.Tx
 	before := l.datapath
 	if err := l.follow(cfg, &tx); err != nil {
+		problems.LogStack(l.log, err)
 		return errors.Join(err, tx.Abort())
 	}
 	l.leave(before)
@@ -137,18 +131,4 @@ func (l reload) switchBack(to *datapath.Datapath, maps *hostmaps.Maps) error {
 		maps = now
 	}
 	return errors.Join(err, l.use(to, maps), to.InGrace(func() error { return l.replacePrograms(to) }))
-}
-
-// check refuses a configuration that the interfaces which are there cannot
-// follow, and what the maps cannot hold. Such errors match config.ErrInvalid.
-func check(nl *netlink.Handle, cfg *config.Config) error {
-	if len(cfg.Exclude) > config.MaxExclusions {
-		return &config.Error{Key: "exclude", Message: fmt.Sprintf(
-			"%d entries, at most %d are possible: use larger networks", len(cfg.Exclude), config.MaxExclusions)}
-	}
-	found, err := discover.ScanServed(nl, cfg, nil, discover.NewRoutes()) // whose routes make no difference
-	if err != nil {
-		return err
-	}
-	return found.Contradiction
 }

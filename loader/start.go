@@ -30,7 +30,7 @@ type start struct{ *core }
 // steps are what New does.
 func (l start) steps() []func() error {
 	return []func() error{
-		kernel.CheckCall, l.endTrial, l.openNetlink, l.watchHost, l.checkConfig, l.probe, l.ownNamespace, l.own, l.openJournal,
+		kernel.CheckCall, l.endTrial, l.openNetlink, l.watchHost, l.probe, l.ownNamespace, l.own, l.openJournal,
 		l.load, l.limitTrial, l.adoptMode, l.begin, l.obeyConfigured, l.pin,
 	}
 }
@@ -59,8 +59,6 @@ func (l start) settle() {
 		l.flushUnserved() // what the configuration of before served
 	}
 }
-
-func (l start) checkConfig() error { return check(l.netlink, l.config) }
 
 func (l start) probe() (err error) {
 	// Before 5.11 maps count as locked memory.

@@ -36,7 +36,7 @@ func interfaceKeys() []yamlKey {
 				"A port that has a master is left out too, as the master counts. The ports of a VRF do count."},
 		{"interfaces[].name", "name, alternative name or glob", "none: required",
 			"Which interface the map is for. If several maps match one interface, its name goes before an alternative name, and that before a glob. " +
-				"Globs that match the same interface have to set the same, or the file is refused. If such an interface appears later, the first glob holds. " +
+				"Of globs the first holds. " +
 				"An address label such as eth0:1 is refused: use the name of the interface."},
 		{"interfaces[].mode", oneOf("interfaces[].mode"), "*mode*", "Overrides *mode* on this interface."},
 		{"interfaces[].host_model", oneOf("interfaces[].host_model"), "*host_model*", "Overrides *host_model* for what has an address of this interface."},

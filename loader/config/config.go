@@ -112,8 +112,6 @@ type Interface struct {
 	HostModel HostModel
 	// Gateways replace those of their family that the routing tables name.
 	Gateways []netip.Addr
-	// Origin is where the file says so.
-	Origin Origin `json:"-"`
 }
 
 // Exclusion matches a flow when all that it names matches.
@@ -131,7 +129,7 @@ type Metrics struct {
 	// WebConfigFile is the absolute path of a configuration file of Prometheus'
 	// exporter-toolkit (TLS, basic authentication); empty for plain HTTP.
 	WebConfigFile string
-	// Origin is where the file says so.
+	// Origin is that of WebConfigFile.
 	Origin Origin `json:"-"`
 }
 

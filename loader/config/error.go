@@ -45,24 +45,11 @@ func (e *Error) Is(target error) bool { return target == ErrInvalid }
 // Unwrap returns the cause, such as fs.ErrNotExist.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Origin is where the file has a map of keys, so that what turns out to be wrong
-// with one of them later, on the host, is blamed on its line too. The zero Origin is
-// that of settings which no file makes.
+// Origin is where a file sets a key, so that what turns out to be wrong with it later is blamed on its line too. It is zero where no
+// file does.
 type Origin struct {
-	File  string
-	Key   string         // "interfaces[0]"
-	Line  int            // where the map begins
-	Lines map[string]int // of its keys
-}
-
-// blame returns an error about a key, "next_hop" for instance, that need not be set
-// there.
-func (o *Origin) blame(key, message string) *Error {
-	e := &Error{File: o.File, Key: o.Key + "." + key, Line: o.Line, Message: message}
-	if line, set := o.Lines[key]; set {
-		e.Line = line
-	}
-	return e
+	File string
+	Line int
 }
 
 // mostErrors bounds what is told of a file that is none of ours.

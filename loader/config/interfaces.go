@@ -4,7 +4,6 @@ package config
 
 import (
 	"errors"
-	"fmt"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -45,9 +44,14 @@ func (c *Config) setInterfaces(v value) error {
 
 // set reads one interface.
 func (i *Interface) set(v value) error {
-	i.Origin = v.origin()
-	err := v.object("a map", i.Origin.noted(i.fields()))
-	if i.Origin.Lines["name"] == 0 && v.node.Kind == yaml.MappingNode {
+	fields, named := i.fields(), false
+	setName := fields[0].set
+	fields[0].set = func(v value) error {
+		named = true
+		return setName(v)
+	}
+	err := v.object("a map", fields)
+	if !named && v.node.Kind == yaml.MappingNode {
 		err = errors.Join(err, v.errorf(`has no name: add one such as "name: eth1"`))
 	}
 	return err
@@ -70,22 +74,4 @@ func (i *Interface) setGateways(v value) error {
 		return v.errorf("an empty list names no gateway: list some, or leave the key out to have them found in the routing tables")
 	}
 	return err
-}
-
-// Errorf blames a key of the interface. The error matches ErrInvalid.
-func (i *Interface) Errorf(key, format string, args ...any) error {
-	message := fmt.Sprintf(format, args...)
-	if i.Origin.Key == "" {
-		return &Error{Key: "--interface", Message: message}
-	}
-	return i.Origin.blame(key, message)
-}
-
-// Place names the interface in a message about another one: by its line, where
-// a file configures it.
-func (i *Interface) Place() string {
-	if i.Origin.Line == 0 {
-		return fmt.Sprintf("%q", i.Name)
-	}
-	return fmt.Sprintf("%q on line %d", i.Name, i.Origin.Line)
 }

@@ -11,8 +11,7 @@ import (
 )
 
 func (m *Metrics) set(v value) error {
-	m.Origin = v.origin()
-	return v.object("a map", m.Origin.noted(m.fields()))
+	return v.object("a map", m.fields())
 }
 
 func (m *Metrics) fields() []field {
@@ -23,7 +22,7 @@ func (m *Metrics) fields() []field {
 			if err == nil && path != "" && !strings.HasPrefix(path, "/") {
 				err = v.errorf("%s is not an absolute path: begin it with a slash", v)
 			}
-			m.WebConfigFile = path
+			m.WebConfigFile, m.Origin = path, Origin{File: v.file, Line: v.line}
 			return err
 		}},
 	}
@@ -32,9 +31,10 @@ func (m *Metrics) fields() []field {
 // BlameWebConfig blames WebConfigFile for what is wrong with the file that it
 // names. The error matches ErrInvalid, and the cause.
 func (m *Metrics) BlameWebConfig(cause error) error {
-	e := m.Origin.blame("web_config_file", cause.Error()+`: name a valid web configuration, or "" for none`)
-	e.Err = cause
-	return e
+	return &Error{
+		File: m.Origin.File, Line: m.Origin.Line, Key: "metrics.web_config_file",
+		Message: cause.Error() + `: name a valid web configuration, or "" for none`, Err: cause,
+	}
 }
 
 // Same tells whether both ask for the same, on whatever line.

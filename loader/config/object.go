@@ -77,22 +77,6 @@ func fieldNames(fields []field) []string {
 	return names
 }
 
-func (v value) origin() Origin {
-	return Origin{File: v.file, Key: v.key, Line: v.line, Lines: make(map[string]int)}
-}
-
-// noted makes the fields leave their lines in the origin.
-func (o *Origin) noted(fields []field) []field {
-	all := make([]field, len(fields))
-	for i, f := range fields {
-		all[i] = field{f.name, func(v value) error {
-			o.Lines[f.name] = v.line
-			return f.set(v)
-		}}
-	}
-	return all
-}
-
 const (
 	letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 	digits  = "0123456789"

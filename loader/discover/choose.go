@@ -181,3 +181,14 @@ func (ds *devices) unmatchedEntry(name string, unnamed []string) string {
 
 // NotThere says that no interface has a configured name.
 func NotThere(name string) string { return "interface " + name + " is not there yet" }
+
+// withoutHeader warns of last-hop on devices whose frames begin with the IP header, and have no MAC address.
+func (r *Result) withoutHeader() []string {
+	var warnings []string
+	for _, i := range r.Interfaces {
+		if i.MAC == nil && i.Settings.NextHop == config.NextHopLastHop {
+			warnings = append(warnings, fmt.Sprintf("interface %s has no ethernet header: next_hop last-hop is served as auto there", i.Name))
+		}
+	}
+	return warnings
+}

@@ -109,11 +109,9 @@ func TestNamedInterfaces(t *testing.T) {
 		{"alternative name", "replication", "", "eth1=replication", ""},
 		{"glob", "eth*", "", "eth0=eth* eth1=eth*", ""},
 		{"glob of alternative names", "enp?s0", "", "eth0=enp?s0", ""},
-		{"a name wins over an alternative name and a glob before it", "eth*! enp1s0! eth0", "", "eth0=eth0 eth1=eth*",
-			`interface eth0 has another mode by its entry "eth0" than by "enp1s0": the former is in force`},
+		{"a name wins over an alternative name and a glob before it", "eth*! enp1s0! eth0", "", "eth0=eth0 eth1=eth*", ""},
 		{"an alternative name wins over a glob before it", "eth*! enp1s0", "", "eth0=enp1s0 eth1=eth*", ""},
-		{"the first of two globs wins, which the name or another name matches", "repl* eth*!", "", "eth0=eth* eth1=repl*",
-			`interface eth1 has another mode by its entry "repl*" than by "eth*": the former is in force, but the next start or reload is refused`},
+		{"the first of two globs wins, which the name or another name matches", "repl* eth*!", "", "eth0=eth* eth1=repl*", ""},
 		{"several entries that say the same", "eth1 replication repl* enp* eth*", "", "eth0=enp* eth1=eth1", ""},
 		{"a name overrules what discovery leaves out", "dummy0 docker0 bare0", "", "bare0=bare0 docker0=docker0 dummy0=dummy0", ""},
 		{"ignore_interfaces takes single ones out of a glob", "*", "docker* eth1 b*", "dummy0=* eth0=*", ""},
@@ -166,5 +164,29 @@ func TestNamedInterfaces(t *testing.T) {
 			await.Same(t, "warnings", test.warnings, strings.Join(r.Warnings, "\n"))
 			await.Same(t, "managed and unmanaged", len(l.links), len(r.Interfaces)+len(r.Unmanaged))
 		})
+	}
+}
+
+// TestLastHopWithoutEthernetHeader: who asks for the MAC addresses of frames that have none is warned, by whatever entry.
+func TestLastHopWithoutEthernetHeader(t *testing.T) {
+	for entries, warned := range map[string]string{ // entries are name=next_hop
+		"wg0": "", "wg0=gateway": "", "eth0=last-hop": "", "*=last-hop wg0 tun0=gateway": "",
+		"eth0=last-hop wg0=last-hop": "wg0", "office=last-hop": "wg0", "*=last-hop": "wg0 tun0", "*0=last-hop eth0": "wg0 tun0",
+	} {
+		cfg := config.Default()
+		for entry := range strings.FieldsSeq(entries) {
+			name, hop, _ := strings.Cut(entry, "=")
+			cfg.Interfaces = append(cfg.Interfaces, config.Interface{Name: name, NextHop: config.NextHop(hop)})
+		}
+		var want []string
+		for name := range strings.FieldsSeq(warned) {
+			want = append(want, "interface "+name+" has no ethernet header: next_hop last-hop is served as auto there")
+		}
+		var l lan
+		l.device("eth0")
+		l.add(&netlink.Wireguard{}, netlink.LinkAttrs{Name: "wg0", AltNames: []string{"office"}, EncapType: "none"})
+		l.add(&netlink.Tuntap{}, netlink.LinkAttrs{Name: "tun0", EncapType: "none"})
+		l.links[0].Attrs().HardwareAddr = []byte{2, 0, 0, 0, 0, 1}
+		await.Same(t, entries, want, l.evaluate(cfg).Warnings)
 	}
 }

@@ -108,12 +108,6 @@ type Result struct {
 	// Warnings name what the configuration asks for and what has no effect, or
 	// none yet, one line each.
 	Warnings []string
-	// Contradiction is what the configuration asks of an interface that is there
-	// and can never do it, or what two globs that both match it ask of it and
-	// only one can have; nil for nothing. It is for whoever puts a configuration
-	// in force to refuse: an interface that comes later is served as far as it can
-	// be, and warned of. It matches config.ErrInvalid.
-	Contradiction error
 	// Bystanders are among the unmanaged interfaces.
 	Bystanders Bystanders
 }

@@ -94,8 +94,6 @@ func (n *network) evaluate(cfg *config.Config) Result {
 	r.Own = n.ownAddresses(devices)
 	r.OwnPrefixes = n.ownPrefixes(devices)
 	r.Missing = devices.missing(cfg)
-	overruled := devices.overruled(cfg)
-	r.Warnings = slices.Concat(devices.unmatched(cfg, r.Unmanaged), overruled.warnings(), r.withoutHeader(), n.strayGateways(&r))
-	r.Contradiction = r.contradiction(cfg, overruled)
+	r.Warnings = slices.Concat(devices.unmatched(cfg, r.Unmanaged), r.withoutHeader(), n.strayGateways(&r))
 	return r
 }

@@ -3,15 +3,12 @@
 package doctor
 
 import (
-	"errors"
 	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
-	"replypath/loader/config"
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/remedy"
 	"replypath/loader/doctor/snapshot"
@@ -132,23 +129,4 @@ func TestWorstFirst(t *testing.T) {
 	}
 	want := []string{"error own-gateway", "warning rp-filter", "note attached", "note mtu"}
 	await.Same(t, "findings", want, got)
-}
-
-// TestContradiction: before the first start doctor refuses what a start would.
-func TestContradiction(t *testing.T) {
-	_, h := testhost.NewNetwork(t)
-	testhost.Run(t, h, "address add 10.3.0.100/24 dev eth0\naddress add 10.4.0.100/24 dev eth1\n", "ip", "-batch", "-")
-	cfg, err := config.Parse("replypath.yaml", []byte("interfaces:\n- name: \"eth*\"\n- {name: \"*2\", next_hop: last-hop}\n"))
-	await.Must(t, err)
-	examine := func() error {
-		_, err := Examine(Options{PinDir: filepath.Join(t.TempDir(), "pins"), Config: cfg})
-		return err
-	}
-	await.Must(t, h.Do(examine))
-	testhost.Run(t, h, "", "ip", "link", "add", "eth2", "type", "veth", "peer", "name", "far")
-	err = h.Do(examine)
-	const says = `replypath.yaml:3: interfaces[1].next_hop: "*2" contradicts "eth*" on line 2, as both match interface eth2: `
-	if !errors.Is(err, config.ErrInvalid) || !strings.HasPrefix(err.Error(), says) {
-		t.Errorf("%v", err)
-	}
 }

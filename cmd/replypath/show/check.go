@@ -34,9 +34,7 @@ func NewCheck(a *cli.App, survey Surveyor) *cobra.Command {
 		Use:   "check",
 		Short: "Show whether the configuration is valid, and what it would manage",
 		Long: `Show whether the configuration is valid. Exit code 0 means that it is. Exit code 2
-means that it is not, and every error is shown. A configuration is also invalid if an
-interface of this host cannot do what it says. An example is next_hop: last-hop on a
-tunnel without an Ethernet header.
+means that it is not, and every error is shown.
 
 Of a valid configuration it lists:
   interfaces  those that it would manage on this host, each with its mode, and with its
@@ -45,9 +43,10 @@ Of a valid configuration it lists:
   caught      those of them that routes lead out of: replies that leave there are caught
   missing     the names that no interface has
 
-It warns of what has no effect here, and of a name that no interface has, with the
-nearest one. It warns of routes by which replies leave uncaught. It needs no rights.
-See replypath.yaml(5).
+It warns of a name that no interface has, with the nearest one, and of what an
+interface cannot do, such as next_hop: last-hop on a tunnel without an Ethernet
+header. It warns of routes by which replies leave uncaught. It needs no rights. See
+replypath.yaml(5).
 
 With -o json it is one object:
   file          the path of the file
@@ -55,7 +54,7 @@ With -o json it is one object:
   valid         whether the exit code is 0
   error         the first error; null if there is none
   errors[]      all errors
-  warnings[]    what has no effect here, and what may be wrong
+  warnings[]    what may be wrong
   interfaces[]  name, mode, host_model, next_hop
   unmanaged[]   name, reason
   caught[]      names
@@ -80,31 +79,29 @@ func check(file *cli.ConfigFile, survey Surveyor) (*checkResult, error) {
 	cfg, found, err := file.Load()
 	result.Present = found
 	if cfg != nil { // as far as it could be read
-		err = errors.Join(err, result.checkWebConfig(cfg), result.compare(cfg, survey))
+		err = errors.Join(err, result.checkWebConfig(cfg))
 	}
 	result.Valid = err == nil
 	if err != nil {
 		result.Errors = strings.Split(err.Error(), "\n")
 		result.Error = &result.Errors[0]
-		result.Warnings, result.Survey = nil, Survey{} // those of half a configuration mislead
+		result.Warnings = nil // those of half a configuration mislead
+		return result, err
 	}
-	return result, err
+	result.compare(cfg, survey)
+	return result, nil
 }
 
 // compare looks what the configuration means on this host. That it could not be looked at is a
 // warning only.
-func (r *checkResult) compare(cfg *config.Config, survey Surveyor) error {
+func (r *checkResult) compare(cfg *config.Config, survey Surveyor) {
 	r.warn(cfg.Warnings()...)
 	found, warnings, err := survey(cfg)
-	if errors.Is(err, config.ErrInvalid) {
-		return err
-	}
 	if err != nil {
 		r.warn(fmt.Sprintf("cannot compare it with this host: %v", err))
 	}
 	r.warn(warnings...)
 	r.Survey = found
-	return nil
 }
 
 // checkWebConfig looks into the file that metrics.web_config_file names. It may

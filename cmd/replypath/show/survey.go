@@ -27,12 +27,11 @@ type Checked struct {
 	NextHop   string `json:"next_hop"`
 }
 
-// Surveyor tells what a configuration means on this host, or why it is not valid there; warnings name what is odd.
+// Surveyor tells what a configuration means on this host, or why that is not known; warnings name what is odd.
 type Surveyor func(*config.Config) (s Survey, warnings []string, err error)
 
 // SurveyHost looks at the interfaces that are there, which takes no rights, and returns what a
-// configuration means for them, with warnings. An error that matches config.ErrInvalid says that
-// they cannot follow the configuration, any other that it is not known.
+// configuration means for them, with warnings.
 func SurveyHost(cfg *config.Config) (s Survey, warnings []string, err error) {
 	handle, err := dump.Open()
 	if err != nil {
@@ -59,5 +58,5 @@ func SurveyHost(cfg *config.Config) (s Survey, warnings []string, err error) {
 	if len(found.Interfaces) == 0 {
 		warnings = append(warnings, "no interface is managed: no reply is caught")
 	}
-	return s, warnings, found.Contradiction
+	return s, warnings, nil
 }

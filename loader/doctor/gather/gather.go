@@ -163,9 +163,6 @@ func (g *gatherer) interfaces() (err error) {
 		}
 		return is
 	})
-	if g.journal == nil { // nothing is in force: what a start refuses is an error here as there
-		err = errors.Join(err, g.host.Contradiction)
-	}
 	return err
 }
 
