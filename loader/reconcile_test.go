@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -20,6 +21,7 @@ import (
 	"replypath/loader/config"
 	"replypath/loader/discover/dump"
 	"replypath/loader/nexthop"
+	"replypath/loader/pins"
 	"replypath/loader/view"
 	"replypath/metrics"
 	"replypath/test/await"
@@ -194,4 +196,27 @@ func TestHungLoopIsSeen(t *testing.T) {
 		}
 	}()
 	eventually(t, "it is well again", working)
+}
+
+// TestSourceRepairNeedsCookie: a kernel that does not tell the cookie of a network namespace (before 5.14) gets no programs on the
+// cgroup, and those of an earlier version are taken off. The status says so, and who asked for them finds it among the errors.
+func TestSourceRepairNeedsCookie(t *testing.T) {
+	b := newServer(t)
+	r := b.start(repairSource)
+	if len(b.sourcePrograms()) == 0 {
+		t.Fatal("no program is on the cgroup")
+	}
+	for _, repair := range []config.RepairUDPSource{config.RepairAuto, config.RepairTrue} {
+		r.locked(func() error {
+			r.config.RepairUDPSource = repair
+			r.state.Namespace.Cookie = 0
+			r.source.LookAgain()
+			return r.reconcile()
+		})
+		await.Same(t, "programs on the cgroup", nil, b.sourcePrograms())
+		const needs = "needs kernel 5.14: wildcard udp sockets answer from the address that the route picks"
+		i := slices.IndexFunc(b.status().Features, func(f pins.FeatureRecord) bool { return f.Name == "repair_udp_source" })
+		await.Same(t, "feature", pins.FeatureRecord{Name: "repair_udp_source", Effect: needs}, b.status().Features[i])
+		await.Same(t, "an error, if it is "+string(repair), repair == config.RepairTrue, slices.Contains(b.status().Errors, "repair_udp_source "+needs))
+	}
 }

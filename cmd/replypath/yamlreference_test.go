@@ -104,7 +104,7 @@ func hostKeys() []yamlKey {
 			"Strict rp_filter (1) becomes loose (2) on managed interfaces that enforce. This is logged and shown by **replypath status**. **replypath detach** restores it."},
 		{"repair_udp_source", oneOf("repair_udp_source"), string(config.RepairAuto),
 			"A UDP socket that is bound to no address answers from the address that the request was sent to. " +
-				"**auto**: as soon as a socket needs it, since it costs every unconnected send a few percent."},
+				"**auto**: as soon as a socket needs it, since it costs every unconnected send a few percent. It needs kernel 5.14."},
 	}
 }
 

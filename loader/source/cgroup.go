@@ -5,17 +5,12 @@ package source
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 
-	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
-	"github.com/cilium/ebpf/link"
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
-	"replypath/bpf"
 	"replypath/loader/pins"
 )
 
@@ -95,89 +90,4 @@ func readMounts(path string) ([]*mountinfo.Info, error) {
 func isCgroup2(path string) bool {
 	var stat unix.Statfs_t
 	return unix.Statfs(path, &stat) == nil && stat.Type == unix.CGROUP2_SUPER_MAGIC
-}
-
-// AskNamespace returns the cookie of the calling thread's network namespace
-// where user space cannot read it (SO_NETNS_COOKIE came with 5.14): a program
-// tells that of one socket, while that sends a datagram to nobody. The program
-// is attached to the cgroup for that moment, and the process has to be below it.
-func AskNamespace(cgroup string) (cookie uint64, err error) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return 0, fmt.Errorf("open a socket to identify the network namespace: %w", err)
-	}
-	defer unix.Close(fd)
-	socket, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
-	if err != nil {
-		return 0, fmt.Errorf("read the cookie of a socket: %w", err)
-	}
-	answer, err := ebpf.NewMap(&ebpf.MapSpec{
-		Name: "rp_namespace", Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1,
-	})
-	if err != nil {
-		return 0, fmt.Errorf("create a map for the cookie of the network namespace: %w", err)
-	}
-	defer answer.Close()
-	if err := send(cgroup, fd, answer, socket); err != nil {
-		return 0, err
-	}
-	if err := answer.Lookup(uint32(0), &cookie); err != nil {
-		return 0, fmt.Errorf("read the cookie of the network namespace: %w", err)
-	}
-	if cookie == 0 {
-		return 0, fmt.Errorf("cgroup %s does not hold this process: the network namespace is not known", cgroup)
-	}
-	return cookie, nil
-}
-
-// send has a socket send while the program is attached.
-func send(cgroup string, fd int, answer *ebpf.Map, socket uint64) (err error) {
-	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-		Name: "rp_namespace", Type: ebpf.CGroupSockAddr, AttachType: ebpf.AttachCGroupUDP4Sendmsg,
-		Instructions: namespaceTeller(answer, socket), License: "Dual BSD/GPL",
-	})
-	if err != nil {
-		return fmt.Errorf("load the program that says the network namespace: %w", err)
-	}
-	defer bpf.Close(program)
-	l, err := link.AttachCgroup(link.CgroupOptions{
-		Path: cgroup, Attach: ebpf.AttachCGroupUDP4Sendmsg, Program: program,
-	})
-	if err != nil {
-		return fmt.Errorf("attach to cgroup %s: %w", cgroup, err)
-	}
-	defer func() { err = errors.Join(err, l.Close()) }()
-	// The program runs before the kernel looks for a route: whether there is one
-	// does not matter.
-	_ = unix.Sendto(fd, nil, 0, &unix.SockaddrInet4{Addr: [4]byte(net.IPv4(127, 0, 0, 1).To4()), Port: 9})
-	return nil
-}
-
-// namespaceTeller writes the cookie of the namespace into the map when the
-// socket with this cookie sends. It is needed once in the life of a process, with
-// constants that are known then only.
-func namespaceTeller(answer *ebpf.Map, socket uint64) asm.Instructions {
-	const (
-		key   = -4
-		value = -16
-	)
-	return asm.Instructions{
-		asm.Mov.Reg(asm.R6, asm.R1),
-		asm.FnGetSocketCookie.Call(),
-		asm.LoadImm(asm.R1, int64(socket), asm.DWord),
-		asm.JNE.Reg(asm.R0, asm.R1, "allow"),
-		asm.Mov.Reg(asm.R1, asm.R6),
-		asm.FnGetNetnsCookie.Call(),
-		asm.StoreMem(asm.RFP, value, asm.R0, asm.DWord),
-		asm.StoreImm(asm.RFP, key, 0, asm.Word),
-		asm.LoadMapPtr(asm.R1, answer.FD()),
-		asm.Mov.Reg(asm.R2, asm.RFP),
-		asm.Add.Imm(asm.R2, key),
-		asm.Mov.Reg(asm.R3, asm.RFP),
-		asm.Add.Imm(asm.R3, value),
-		asm.Mov.Imm(asm.R4, 0),
-		asm.FnMapUpdateElem.Call(),
-		asm.Mov.Imm(asm.R0, 1).WithSymbol("allow"),
-		asm.Return(),
-	}
 }

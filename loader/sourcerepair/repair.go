@@ -58,8 +58,7 @@ type Repair struct {
 	// due: sockets are looked for, and what failed is tried again.
 	due bool
 	// served is the datapath whose programs are attached; nil: an earlier process's, or none.
-	served    *datapath.Datapath
-	namespace uint64 // cookie of the network namespace; 0: not known yet
+	served *datapath.Datapath
 }
 
 // New returns a Repair that looks for sockets with the first Reconcile.
@@ -72,9 +71,6 @@ func (r *Repair) LookAgain() { r.due = true }
 
 // Forget has the next Reconcile look for sockets as in a start.
 func (r *Repair) Forget() { r.wanted, r.due = false, true }
-
-// Namespace is the cookie of the network namespace that the programs work for; 0: not known yet.
-func (r *Repair) Namespace() uint64 { return r.namespace }
 
 // State is what the other programs are told.
 func (r *Repair) State() bpf.DatapathSourceRepair { return r.state }
@@ -117,6 +113,12 @@ func (r *Repair) arrange(attached bool) error {
 	case r.want.Config.RepairUDPSource == config.RepairFalse || !slices.Contains(r.want.Config.Protocols, unix.IPPROTO_UDP):
 		r.wanted, r.err = false, nil
 		return r.drop(attached)
+	case !r.knowsNamespace():
+		err := r.drop(attached)
+		if r.want.Config.RepairUDPSource == config.RepairTrue {
+			err = errors.Join(err, errors.New("repair_udp_source "+withoutCookie))
+		}
+		return err
 	case !r.want.Enforces:
 		return errors.Join(r.plan(), r.drop(attached))
 	case attached && r.served == r.want.Datapath:
@@ -135,6 +137,15 @@ func (r *Repair) arrange(attached bool) error {
 	}
 	return r.attach(false)
 }
+
+const (
+	asRouted      = "wildcard udp sockets answer from the address that the route picks"
+	withoutCookie = "needs kernel 5.14: " + asRouted
+)
+
+// knowsNamespace tells whether the programs could tell this network namespace's sockets from those of others, by its cookie
+// (SO_NETNS_COOKIE came with 5.14).
+func (r *Repair) knowsNamespace() bool { return r.host.Journal.Namespace.Cookie != 0 }
 
 // isNeeded tells whether the programs are to be attached: the configuration or a socket that was found, or asked, wants them.
 func (r *Repair) isNeeded() (_ bool, err error) {
@@ -185,7 +196,7 @@ func (r *Repair) place(attached bool) error {
 		if !attached {
 			r.state = bpf.DatapathSourceRepairREPAIR_OFF
 		}
-		return fmt.Errorf("wildcard udp sockets answer from the address that the route picks: %w", err)
+		return fmt.Errorf(asRouted+": %w", err)
 	}
 	if fresh {
 		r.host.Tx.OnAbort(func() error { _, err := source.Detach(r.host.Links()); return err })
@@ -210,10 +221,7 @@ func (r *Repair) put(d *datapath.Datapath) (cgroup string, fresh bool, err error
 	if err != nil {
 		return "", false, err
 	}
-	if err := r.identifyNamespace(cgroup); err != nil {
-		return "", false, err
-	}
-	programs, err := d.Source(r.namespace)
+	programs, err := d.Source(r.host.Journal.Namespace.Cookie)
 	if err != nil {
 		return "", false, err
 	}
@@ -229,16 +237,6 @@ func (r *Repair) HasLost(now time.Time) bool {
 	}
 	attached, err := source.Attached(r.host.Links())
 	return err == nil && !attached && r.host.Allowance.AllowN(now, 1)
-}
-
-func (r *Repair) identifyNamespace(cgroup string) (err error) {
-	if r.namespace == 0 {
-		r.namespace = r.host.Journal.Namespace.Cookie
-	}
-	if r.namespace == 0 {
-		r.namespace, err = source.AskNamespace(cgroup)
-	}
-	return err
 }
 
 // Replace puts the programs of another datapath in the place of those that
@@ -323,9 +321,12 @@ func (r *Repair) several() bool {
 func (r *Repair) Feature() pins.FeatureRecord {
 	f := pins.FeatureRecord{Name: "repair_udp_source", Available: true}
 	switch {
+	case !r.knowsNamespace():
+		f.Available = false
+		f.Effect = withoutCookie
 	case errors.Is(r.err, source.ErrNoCgroup):
 		f.Available = false
-		f.Effect = "no cgroup2: wildcard udp sockets answer from the address that the route picks"
+		f.Effect = "no cgroup2: " + asRouted
 	case r.err != nil:
 		f.Available = false
 		f.Effect = problems.OneLine(r.err)
@@ -338,7 +339,7 @@ func (r *Repair) Feature() pins.FeatureRecord {
 	case r.want.Config.RepairUDPSource == config.RepairAuto && !r.several():
 		f.Effect = "off: the host has one address to answer from"
 	default:
-		f.Effect = "off: wildcard udp sockets answer from the address that the route picks"
+		f.Effect = "off: " + asRouted
 	}
 	return f
 }

@@ -44,6 +44,7 @@ var since = map[string]version{
 	"tcx":        {6, 6},
 
 	"ndisc_evict_nocarrier": {5, 16},
+	"repair_udp_source":     {5, 14},
 }
 
 // TestFeatures compares what the status says about the kernel with the kernel's version: what is missing is told by
