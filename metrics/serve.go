@@ -138,7 +138,6 @@ func serve(ctx context.Context, listener net.Listener, o Options) error {
 		WriteTimeout:      30 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
-		ConnState:         newCrowd(mostConnections).note,
 		ErrorLog:          slog.NewLogLogger(newSparing(o.Log.Handler()), slog.LevelWarn),
 	}
 	stopped := make(chan struct{})
