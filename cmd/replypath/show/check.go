@@ -43,10 +43,9 @@ Of a valid configuration it lists:
   caught      those of them that routes lead out of: replies that leave there are caught
   missing     the names that no interface has
 
-It warns of a name that no interface has, with the nearest one, and of what an
-interface cannot do, such as next_hop: last-hop on a tunnel without an Ethernet
-header. It warns of routes by which replies leave uncaught. It needs no rights. See
-replypath.yaml(5).
+It warns of a name that no interface has, with the nearest one. It warns of what an
+interface cannot do, such as next_hop: last-hop on a tunnel. It warns of routes by
+which replies leave uncaught. It needs no rights. See replypath.yaml(5).
 
 With -o json it is one object:
   file          the path of the file
