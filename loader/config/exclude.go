@@ -3,6 +3,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 
@@ -87,24 +88,11 @@ func (e *Exclusion) otherFamily(network netip.Prefix) bool {
 // Warnings names the exclusions that leave nothing of an address family, one line each.
 func (c *Config) Warnings() (warnings []string) {
 	for i, e := range c.Exclude {
-		if family := e.family(); family != "" {
+		network := cmp.Or(e.Peer, e.Self)
+		if e.Protocol == 0 && e.SelfPort == 0 && network.Bits() == 0 && e.Self.Bits() <= 0 {
+			family := map[bool]string{true: "ipv4", false: "ipv6"}[network.Addr().Is4()]
 			warnings = append(warnings, fmt.Sprintf("exclude[%d]: excludes every %s flow", i, family))
 		}
 	}
 	return warnings
-}
-
-// family names the address family that an exclusion takes out as a whole, "" where it takes out less.
-func (e Exclusion) family() string {
-	network := e.Self
-	if e.Peer.IsValid() {
-		network = e.Peer
-	}
-	switch {
-	case e.Protocol != 0 || e.SelfPort != 0 || !network.IsValid() || e.Peer.Bits() > 0 || e.Self.Bits() > 0:
-		return ""
-	case network.Addr().Is4():
-		return "ipv4"
-	}
-	return "ipv6"
 }
