@@ -160,8 +160,8 @@ var (
 		"What the daemon itself knows to be wrong, or worth knowing, by the checks of replypath doctor. There is no series of what is not found.",
 		"check", "severity")
 	recentRequests = gauge("recent_requests",
-		"Requests that came by the interface in the last ten minutes, by what became of the reply: right or astray as it was seen leaving, "+
-			"lost if it was moved and not seen, unanswered if somebody answers there and none was seen. Looked at every 10 s at most.",
+		"Requests that arrived by the interface in the last ten minutes, by what became of the reply. It was seen leaving rightly or astray, "+
+			"was moved and lost, or none was seen (unanswered). Looked at every 10 s at most.",
 		"interface", "outcome")
 	mode = gauge("mode",
 		"1 for the mode in force.", "mode")

@@ -454,7 +454,7 @@ func unansweredBy(name string, list []Unanswered) finding.Finding {
 	if len(list) > 1 {
 		text += fmt.Sprintf(" and %d more", len(list)-1)
 	}
-	text += fmt.Sprintf(", asked by %s", sum.Peer)
+	text += fmt.Sprintf(", the last from %s", sum.Peer)
 	f := finding.Seen(severity, name, text, finding.Explained("nft list ruleset; ss -tulnp", "what drops requests or replies, and who has to answer"))
 	f.Evidence = &finding.Evidence{Count: uint64(sum.Count), Since: &sum.First, Until: sum.Last}
 	return f

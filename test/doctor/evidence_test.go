@@ -63,7 +63,7 @@ func TestEvidence(t *testing.T) {
 			}
 			s = wantRecent(t, p, "eth1", "failed", product.Recent{Right: s.Interface("eth1").Recent.Right, Unanswered: 2})
 			await.Says(t, "the first line", s.Summary, "failed: 2 of 2 requests by eth1 since ", " got no reply from this host: ", ":7")
-			f := onlyOne(t, p.Doctor(3), "unanswered", "eth1", "error", "and 1 more, asked by ")
+			f := onlyOne(t, p.Doctor(3), "unanswered", "eth1", "error", "and 1 more, the last from ")
 			if f.Evidence == nil || f.Evidence.Count != 2 || f.Evidence.Until == nil || time.Since(*f.Evidence.Until) > time.Minute {
 				t.Errorf("evidence %+v", f.Evidence)
 			}
