@@ -230,6 +230,8 @@ type Wrong struct {
 	Packets   uint64 // since the pins were made
 	Corrected uint64 // of the same pair
 	Last      time.Time
+	// Originated tells of what the host originates, and was to be moved as related, or by host_model: strong.
+	Originated bool
 }
 
 // ReasonLost is no label: the packets were handed to the right interface, and not seen leaving there.
@@ -243,12 +245,15 @@ func (w *Wrong) IsMeant() bool { return meant[w.Reason] }
 
 // Wrong adds up what left wrongly, of interfaces of these names, whatever the family and protocol.
 func (c Pairs) Wrong(names map[uint16]string, since func(tick uint32) time.Duration) (list []Wrong) {
-	type way struct{ from, to, reason string }
+	type way struct {
+		from, to, reason string
+		originated       bool
+	}
 	sums, corrected := make(map[way]*Wrong), make(map[way]uint64)
 	now := time.Now()
 	for pair, count := range c {
-		outcome := bpf.DatapathOutcome(pair.Outcome)
-		w := way{from: names[pair.From], to: names[pair.To], reason: uncorrectedReasons[outcome]}
+		outcome := bpf.DatapathOutcome(pair.Outcome) &^ bpf.DatapathOutcomeOUTCOME_ORIGINATED
+		w := way{from: names[pair.From], to: names[pair.To], reason: uncorrectedReasons[outcome], originated: isOriginated(pair)}
 		if _, isLost := lostReasons[outcome]; isLost {
 			w.reason = ReasonLost
 		}
@@ -259,7 +264,7 @@ func (c Pairs) Wrong(names map[uint16]string, since func(tick uint32) time.Durat
 			continue
 		}
 		if sums[w] == nil {
-			sums[w] = &Wrong{From: w.from, To: w.to, Reason: w.reason}
+			sums[w] = &Wrong{From: w.from, To: w.to, Reason: w.reason, Originated: w.originated}
 		}
 		sums[w].Packets += count.Packets
 		if last := now.Add(-since(count.Last)); count.Last != 0 && last.After(sums[w].Last) {
@@ -267,7 +272,7 @@ func (c Pairs) Wrong(names map[uint16]string, since func(tick uint32) time.Durat
 		}
 	}
 	for w, sum := range sums {
-		sum.Corrected = corrected[way{from: w.from, to: w.to}]
+		sum.Corrected = corrected[way{from: w.from, to: w.to, originated: w.originated}]
 		list = append(list, *sum)
 	}
 	return list

@@ -135,6 +135,9 @@ func TestWrong(t *testing.T) {
 		pair(bpf.DatapathOutcomeOUTCOME_MTU, 2):            {Packets: 4, Last: 999},
 		pair(bpf.DatapathOutcomeOUTCOME_LOST, 1):           {Packets: 1, Last: 999},
 		pair(bpf.DatapathOutcomeOUTCOME_LOST_LINK_DOWN, 1): {Packets: 4, Last: 940},
+
+		pair(bpf.DatapathOutcomeOUTCOME_NO_NEXT_HOP|bpf.DatapathOutcomeOUTCOME_ORIGINATED, 1): {Packets: 9, Last: 999},
+		pair(bpf.DatapathOutcomeOUTCOME_WEAK_HOST|bpf.DatapathOutcomeOUTCOME_ORIGINATED, 1):   {Packets: 9, Last: 999},
 	}.Wrong(map[uint16]string{1: "eth0", 2: "eth1"}, since)
 	slices.SortFunc(got, func(a, b Wrong) int { return cmp.Compare(a.Reason, b.Reason) })
 	for n := range got {
@@ -143,7 +146,8 @@ func TestWrong(t *testing.T) {
 		}
 		got[n].Last = time.Time{}
 	}
-	want := []Wrong{{From: "eth0", To: "eth1", Reason: ReasonLost, Packets: 5, Corrected: 5000}, {From: "eth0", To: "eth1", Reason: "mtu", Packets: 6, Corrected: 5000}}
+	want := []Wrong{{From: "eth0", To: "eth1", Reason: ReasonLost, Packets: 5, Corrected: 5000}, {From: "eth0", To: "eth1", Reason: "mtu", Packets: 6, Corrected: 5000},
+		{From: "eth0", To: "eth1", Reason: "no_next_hop", Packets: 9, Originated: true}}
 	await.Same(t, "(-want +got)", want, got)
 	if !got[0].IsFew() || got[1].IsFew() {
 		t.Errorf("few: %v, %v", got[0].IsFew(), got[1].IsFew())

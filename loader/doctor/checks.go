@@ -45,7 +45,7 @@ var known = []check{
 	{"link", "a managed interface that is down", "every managed interface is up", checks.DownInterfaces},
 	{"missing-interface", "an interface that the configuration or the daemon's command line names, and that does not exist",
 		"every interface that is named exists", checks.MissingInterfaces},
-	{flows.CheckGone, "an interface that had flows in the last day and is gone, or has no address left, until it is back or the configuration is reloaded",
+	{flows.CheckGone, "an interface that had flows in the last day and is gone, or has no address left; a reload ends that",
 		"every interface that had flows is there", checks.GoneInterfaces},
 	{"wrong-way", "replies that leave by the wrong interface now: only observed, or impossible to correct",
 		"no reply was seen to leave by the wrong interface just now", checks.WrongWays},

@@ -53,6 +53,9 @@ func WrongWays(h *snapshot.Host) []finding.Finding {
 		if w.Reason == snapshot.ReasonTunnel || isToldElsewhere(h, w) {
 			return finding.None
 		}
+		if w.Opened {
+			return counted(h, w, opened(h, w))
+		}
 		text := fmt.Sprintf("replies of %s leave by %s: %s, reason %s", w.To, cmp.Or(w.From, discover.OwnDevice), figures(w), w.Reason)
 		if w.From == w.To {
 			text = fmt.Sprintf("replies of %s leave there to another next hop: %s, reason %s", w.To, figures(w), w.Reason)
@@ -62,6 +65,16 @@ func WrongWays(h *snapshot.Host) []finding.Finding {
 		}
 		return counted(h, w, wrongWay(h, w, text))
 	})
+}
+
+// opened tells of what the host opens, and could not leave by the interface of its address.
+func opened(h *snapshot.Host, w *snapshot.WrongWay) finding.Finding {
+	severity := finding.Warning
+	if w.Over {
+		severity = finding.Note
+	}
+	return finding.Seen(severity, w.To, fmt.Sprintf("what this host opens from addresses of %s went by %s: %s, reason %s", w.To, cmp.Or(w.From, discover.OwnDevice), figures(w), w.Reason),
+		remedy.Command(&h.State, "replypath flows --originated"))
 }
 
 // over tells of what was wrong and is no more.

@@ -212,6 +212,10 @@ func TestOver(t *testing.T) {
 	testhost.Check(t, WrongWays, []testhost.Wants{
 		{"as routed", testhost.Wrong(gone), []string{"note eth1: 28 replies of eth1 went by eth0, last at 2026-03-01, no_next_hop; none since" + look}},
 		{"lost", testhost.Wrong(lost), []string{"note eth1: 28 replies moved to eth1 never left there, last at 2026-03-01, lost; none since" + look}},
+		{"what the host opens", testhost.Wrong(snapshot.WrongWay{From: "eth0", To: "eth1", Reason: "no_next_hop", Packets: 28, Last: noon, Opened: true}), []string{
+			"warning eth1: what this host opens from addresses of eth1 went by eth0: 28 packets in all, the last at 2026-03-01, reason no_next_hop ?? replypath flows --originated"}},
+		{"what the host opened", testhost.Wrong(snapshot.WrongWay{From: "eth0", To: "eth1", Reason: "no_next_hop", Packets: 28, Last: noon, Opened: true, Over: true}), []string{
+			"note eth1: what this host opens from addresses of eth1 went by eth0: 28 packets in all, the last at 2026-03-01, reason no_next_hop ?? replypath flows --originated"}},
 		{"link says so", func(h *snapshot.Host) { testhost.Wrong(down)(h); h.Interfaces[1].Up = false }, nil},
 		{"missing-interface says so", func(h *snapshot.Host) { testhost.Wrong(missing)(h); testhost.Naming("eth9")(h) }, nil},
 		{"addresses says so", func(h *snapshot.Host) {

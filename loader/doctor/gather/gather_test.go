@@ -137,7 +137,7 @@ func TestWrongWays(t *testing.T) {
 func TestReasonOfFlow(t *testing.T) {
 	eth := "eth1"
 	before := map[way]uint64{
-		{"eth0", "eth1", snapshot.ReasonObserve}: 1000, {"eth0", "eth1", snapshot.ReasonLinkDown}: 100, {"eth0", "eth1", "mtu"}: 10, {"eth2", "eth1", "no_next_hop"}: 5000,
+		{from: "eth0", to: "eth1", reason: snapshot.ReasonObserve}: 1000, {from: "eth0", to: "eth1", reason: snapshot.ReasonLinkDown}: 100, {from: "eth0", to: "eth1", reason: "mtu"}: 10, {from: "eth2", to: "eth1", reason: "no_next_hop"}: 5000,
 	}
 	asymmetric := func(corrected uint64, idle float64) flows.Flow {
 		return flows.Flow{Interface: &eth, Asymmetric: true, CorrectedPackets: corrected, IdleSeconds: idle}

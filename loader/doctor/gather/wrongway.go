@@ -22,7 +22,10 @@ const (
 )
 
 // way is what wrong ways are told apart by.
-type way struct{ from, to, reason string }
+type way struct {
+	from, to, reason string
+	opened           bool
+}
 
 // wrongWays tells what left wrongly, by what the programs counted and when, and asks where the kernel would send the answers of
 // flows that are alive.
@@ -45,9 +48,10 @@ func (g *gatherer) wrongWays() error {
 		if !isTold || time.Since(w.Last) > longOver {
 			continue
 		}
-		found[way{w.From, w.To, w.Reason}] = &snapshot.WrongWay{From: w.From, To: w.To, Reason: w.Reason, Packets: w.Packets, Last: w.Last, Over: over}
-		if !over {
-			now[way{w.From, w.To, w.Reason}] = w.Packets
+		by := way{w.From, w.To, w.Reason, w.Originated}
+		found[by] = &snapshot.WrongWay{From: w.From, To: w.To, Reason: w.Reason, Packets: w.Packets, Last: w.Last, Over: over, Opened: w.Originated}
+		if !over && !w.Originated {
+			now[by] = w.Packets
 		}
 	}
 	g.askForFlows(now, func(f *flows.Flow, w way) {
@@ -77,8 +81,10 @@ func (g *gatherer) isOver(w *counters.Wrong) bool {
 	switch {
 	case time.Since(w.Last) > flows.Lately:
 		return true
-	case w.Reason == snapshot.ReasonTunnel:
+	case w.Reason == snapshot.ReasonTunnel, w.Originated && !w.IsMeant():
 		return false
+	case w.Originated:
+		return true // as its host model and mode want it
 	case w.Reason == snapshot.ReasonObserve && !g.host.Observed(w.To):
 		return true
 	case w.Reason == snapshot.ReasonLinkDown && to != nil && to.Up && time.Since(w.Last) > justSeen*time.Second:
@@ -111,7 +117,7 @@ func (g *gatherer) askForFlows(counted map[way]uint64, each func(*flows.Flow, wa
 			continue
 		}
 		if reason := g.reasonFor(f, from, counted); reason != "" {
-			each(f, way{from, *f.Interface, reason})
+			each(f, way{from: from, to: *f.Interface, reason: reason})
 		}
 	}
 }

@@ -127,6 +127,7 @@ type WrongWay struct {
 	Reason   string // of the metrics, or ReasonLost
 	Packets  uint64 // since it was pinned
 	Last     time.Time
+	Opened   bool // not replies: what the host originates from addresses of To
 	Over     bool // Last was a while ago, or no flow is left of which it is true
 	Flows    int  // alive, with the kernel's route leading by From
 	Answered bool // some of these were answered before
