@@ -120,13 +120,13 @@ func TestBesideAnother(t *testing.T) {
 
 func TestWorstFirst(t *testing.T) {
 	h := testhost.New()
-	h.Interfaces[1].MTU = 1400
+	h.Devices[2].XDP = true
 	h.Settings["net.ipv4.conf.eth1.rp_filter"] = 1
 	h.Routes[0].Gateway = testhost.Address("10.3.0.100")
 	var got []string
 	for _, f := range Judge(h)[:4] {
 		got = append(got, string(f.Severity)+" "+f.Check)
 	}
-	want := []string{"error own-gateway", "warning rp-filter", "note attached", "note mtu"}
+	want := []string{"error own-gateway", "warning rp-filter", "note attached", "note xdp"}
 	await.Same(t, "findings", want, got)
 }

@@ -79,7 +79,7 @@ table netdev t {
 			{Destination: netfilter.Destination{Translates: true, To: testhost.Prefixes("192.0.2.1/32")}},
 		}},
 		"ip nat post": {Family: "ip", Table: "nat", Name: "post", Type: "nat", Hooks: []string{"postrouting"}, Rules: []netfilter.Rule{{OutNames: []string{"eth0"}}}},
-		"netdev t in": {Family: "netdev", Table: "t", Name: "in", Type: "filter", Hooks: []string{"ingress"}, Devices: []string{"eth1"}},
+		"netdev t in": {Family: "netdev", Table: "t", Name: "in", Type: "filter", Hooks: []string{"ingress"}},
 	}
 	await.Same(t, "read", want, got)
 }

@@ -10,7 +10,6 @@ import (
 	"iter"
 	"net/netip"
 	"os"
-	"slices"
 
 	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink/nl"
@@ -18,11 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Attributes that x/sys/unix lacks (linux/netfilter/nf_tables.h). A hook may have a list of devices in the place of one.
-const (
-	nftaHookDevs      = 4
-	nftaSetElemKeyEnd = 10
-)
+// nftaSetElemKeyEnd is an attribute that x/sys/unix lacks (linux/netfilter/nf_tables.h).
+const nftaSetElemKeyEnd = 10
 
 // nfTables are those of the network namespace in which it was opened.
 type nfTables struct{ sockets map[int]*nl.SocketHandle }
@@ -80,22 +76,9 @@ func (n *nfTables) chains() (list []Chain, err error) {
 		if number := attribute(hook, unix.NFTA_HOOK_HOOKNUM); len(number) == 4 {
 			c.Hooks = []string{hookName(family, binary.BigEndian.Uint32(number))}
 		}
-		c.Devices = devicesOf(hook)
 		list = append(list, c)
 	})
 	return list, err
-}
-
-// devicesOf are the names of the devices of a hook: a list, or a single one.
-func devicesOf(hook []byte) (names []string) {
-	for _, name := range attributes(attribute(hook, nftaHookDevs)) {
-		names = append(names, trimmed(name))
-	}
-	if single := text(hook, unix.NFTA_HOOK_DEV); names == nil && single != "" {
-		names = []string{single}
-	}
-	slices.Sort(names)
-	return names
 }
 
 // rules visits all rules, those of a chain in their order.
@@ -230,7 +213,9 @@ func attribute(data []byte, kind uint16) []byte {
 	return nil
 }
 
-func text(data []byte, kind uint16) string { return trimmed(attribute(data, kind)) }
+func text(data []byte, kind uint16) string {
+	return string(bytes.TrimRight(attribute(data, kind), "\x00"))
+}
 
 // trimmed is a string of the kernel's, which ends with a zero.
 func trimmed(value []byte) string { return string(bytes.TrimRight(value, "\x00")) }

@@ -30,7 +30,6 @@ type Chain struct {
 	Family, Table, Name string
 	Type                string   // "filter", "nat", "route", empty for one that is no base chain
 	Hooks               []string // that lead to it, by jumps as well: "prerouting", "output", ...
-	Devices             []string // of the hooks of family netdev
 	Rules               []Rule
 }
 

@@ -23,8 +23,7 @@ type Socket struct {
 	State         uint8          // Established, or another of include/net/tcp_states.h
 	Local, Remote netip.AddrPort // with the addresses of IPv4 as such, also of an IPv6 socket
 	Device        int            // that it is bound to; 0: none
-	UID, Inode    uint32
-	Mark          uint32
+	UID, Mark     uint32
 	Heard         time.Duration // since its last acknowledgement came in, if that was asked for
 	Sent          *uint64       // bytes of payload that it sent, each once; nil: not asked for, or not known
 	Segments      uint64        // that it sent; 0: not asked for, or not known
@@ -243,7 +242,6 @@ func parse(message []byte) (*Socket, error) {
 		Remote: end(message[0], message[6:8], message[24:40]),
 		Device: int(binary.NativeEndian.Uint32(message[40:])),
 		UID:    binary.NativeEndian.Uint32(message[64:]),
-		Inode:  binary.NativeEndian.Uint32(message[68:]),
 		Heard:  heardLongAgo,
 	}
 	attributes, err := nl.ParseRouteAttr(message[messageSize:])

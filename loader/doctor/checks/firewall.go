@@ -57,42 +57,13 @@ func reversePathRule(c *netfilter.Chain, r *netfilter.Rule) finding.Finding {
 		", rule %d %s %s whose route back leads by another interface than they arrived by", r.Handle, does, packets), "")
 }
 
-// EgressChains finds chains in the egress hook of netdev on managed interfaces:
-// what is redirected there passes by them (nf_hook_egress()).
-func EgressChains(h *snapshot.Host) []finding.Finding {
-	var found []finding.Finding
-	for _, c := range h.Firewall.Chains {
-		if c.Family != "netdev" || !c.IsHookedAt("egress") {
-			continue
-		}
-		for _, device := range c.Devices {
-			if h.Named(device) != nil {
-				found = append(found, seenChain(&c, finding.Note, device, "",
-					": an egress chain of netdev does not see replies that are moved to this interface", "an output chain does"))
-			}
-		}
-	}
-	return found
-}
-
 // LegacyTables names what cannot be looked into.
 func LegacyTables(h *snapshot.Host) []finding.Finding {
 	if len(h.Firewall.Legacy) == 0 {
 		return nil
 	}
-	return []finding.Finding{finding.Seen(finding.Note, "", fmt.Sprintf(
-		"tables of iptables-legacy are in use (%s), which doctor cannot read: look for rpfilter, CONNMARK, -o, MASQUERADE and DNAT (see `addresses`) in iptables-legacy-save and ip6tables-legacy-save",
-		strings.Join(h.Firewall.Legacy, ", ")), showLegacy(h.Firewall.Legacy))}
-}
-
-// showLegacy is the command that shows what nobody else can.
-func showLegacy(names []string) string {
-	var commands []string
-	for _, name := range names {
-		family, table, _ := strings.Cut(name, " ")
-		commands = append(commands, family+"tables-legacy-save -t "+finding.Quote(table))
-	}
-	return finding.Explained(strings.Join(commands, "; "), "doctor can only look at rules of nftables")
+	return []finding.Finding{finding.Seen(finding.Note, "", "doctor cannot read the tables of iptables-legacy: "+strings.Join(h.Firewall.Legacy, ", "),
+		"iptables-legacy-save; ip6tables-legacy-save")}
 }
 
 // OutgoingRules finds rules by the outgoing interface: they have seen the one

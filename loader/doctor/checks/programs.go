@@ -3,7 +3,6 @@
 package checks
 
 import (
-	"fmt"
 	"slices"
 
 	"replypath/loader/discover"
@@ -19,19 +18,6 @@ func XDPPrograms(h *snapshot.Host) []finding.Finding {
 		}
 		return finding.Seen(finding.Note, i.Name, "an xdp program sees frames first: replypath does not see what it answers, redirects or hands to af_xdp",
 			"ip -details link show dev "+finding.Quote(i.Name))
-	})
-}
-
-// MTUs finds managed interfaces whose MTU is smaller than another's: replies are
-// built for the interface that the kernel chose.
-func MTUs(h *snapshot.Host) []finding.Finding {
-	return finding.Each(h.Interfaces, func(i *discover.Interface) finding.Finding {
-		largest := slices.MaxFunc(h.Interfaces, func(a, b discover.Interface) int { return a.MTU - b.MTU })
-		if i.MTU == largest.MTU {
-			return finding.None
-		}
-		return finding.Seen(finding.Note, i.Name, fmt.Sprintf("mtu %d, %s has %d: replies that are built for %s may be too large: their sender then learns the size",
-			i.MTU, largest.Name, largest.MTU, largest.Name), "ip link show dev "+finding.Quote(i.Name))
 	})
 }
 

@@ -15,18 +15,6 @@ import (
 	"replypath/loader/netfilter"
 )
 
-// RulesThatNeverMatch finds rules for an own address with an incoming interface.
-// What the host sends comes in by lo, so that `ip rule add from 10.4.0.100 dev
-// eth1`, where dev means iif, never matches (fib_rule_match).
-func RulesThatNeverMatch(h *snapshot.Host) []finding.Finding {
-	return finding.Each(h.Rules, func(r *snapshot.Rule) finding.Finding {
-		if !neverMatches(&h.Links, r) {
-			return finding.None
-		}
-		return seenRule(r, finding.Note, r.IIF, r.String()+" never matches: "+devMeansIIF)
-	})
-}
-
 // needsRules says why replies need rules also if replypath enforces everywhere, empty where they do not.
 func needsRules(h *snapshot.Host, family int) string {
 	if leavesAlone(h.Config) {
@@ -122,41 +110,3 @@ func bringingBack(f *netfilter.Ruleset, r *snapshot.Rule) []string {
 
 // ip is the beginning of a command of ip(8) about a family.
 var ip = map[int]string{unix.AF_INET: "ip ", unix.AF_INET6: "ip -6 "}
-
-// AnswersToLo finds chains that mark what this host sends for a rule whose table leads everything to lo, as transparent proxies
-// want it of the answers that they pass on: what is so marked never leaves, answers to others among it.
-func AnswersToLo(h *snapshot.Host) (found []finding.Finding) {
-	for _, r := range h.Rules {
-		if !r.HasMark() || r.Mark == 0 || r.Invert || !leadsToLo(h, &r) {
-			continue
-		}
-		restoring := bringingBack(&h.Firewall, &r)
-		for _, c := range h.Firewall.Chains {
-			if !c.IsHookedAt("output") {
-				continue
-			}
-			for _, rule := range c.Rules {
-				gives := rule.Restores && slices.Contains(restoring, c.String())
-				for _, mark := range rule.Gives {
-					gives = gives || r.SelectsMark(mark)
-				}
-				if gives {
-					found = append(found, finding.Seen(finding.Warning, "", fmt.Sprintf(
-						"%s, rule %d marks what this host sends, and %s leads it to lo: answers with the mark do not leave",
-						&c, rule.Handle, &r), showChain(&c)))
-				}
-			}
-		}
-	}
-	return found
-}
-
-// leadsToLo tells whether the table of a rule has everything be local.
-func leadsToLo(h *snapshot.Host, r *snapshot.Rule) bool {
-	for _, route := range h.Routes {
-		if route.Family == r.Family && route.Table == r.Table && route.Type == unix.RTN_LOCAL && route.IsDefault() {
-			return true
-		}
-	}
-	return false
-}

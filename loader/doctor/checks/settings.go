@@ -102,44 +102,29 @@ func isUnanswered(h *snapshot.Host, name string) bool {
 //	3  not for addresses of scope host
 //	8  for none (ip-sysctl.rst)
 func ARPIgnore(h *snapshot.Host) []finding.Finding {
-	return arp(h, append(h.Carriers(), h.Interfaces...), "arp_ignore", 1, func(effective int) bool {
-		return effective == 1 || effective == 2 || effective == 8
-	}, "answers arp requests for %s")
-}
-
-// ARPAnnounce finds interfaces that ask by ARP in the name of an address that
-// another interface has, which teaches the neighbours a wrong MAC.
-func ARPAnnounce(h *snapshot.Host) []finding.Finding {
-	return arp(h, h.Interfaces, "arp_announce", 2, func(effective int) bool { return effective == 2 },
-		"may send arp requests from %s")
-}
-
-func arp(
-	h *snapshot.Host, interfaces []discover.Interface, leaf string, wanted int, isEnough func(int) bool, effect string,
-) []finding.Finding {
-	return finding.Each(interfaces, func(i *discover.Interface) finding.Finding {
+	isEnough := func(effective int) bool { return effective == 1 || effective == 2 || effective == 8 }
+	return finding.Each(append(h.Carriers(), h.Interfaces...), func(i *discover.Interface) finding.Finding {
 		strangers, virtual, alone := othersOf(h, i)
-		s, known := settingOf(h, "ipv4", i.Name, leaf)
+		s, known := settingOf(h, "ipv4", i.Name, "arp_ignore")
 		if !known || len(strangers) == 0 {
 			return finding.None
 		}
-		effective := max(s.device, s.all)
-		text := s.values(effective)
-		if isEnough(effective) {
+		text := s.values(max(s.device, s.all))
+		if isEnough(max(s.device, s.all)) {
 			return finding.Fine(i.Name, text)
 		}
-		text = i.Name + " " + fmt.Sprintf(effect, strings.Join(strangers, ", ")) + ": " + text
+		text = fmt.Sprintf("%s answers arp requests for %s: %s", i.Name, strings.Join(strangers, ", "), text)
 		switch {
-		case leaf == "arp_ignore" && virtual:
+		case virtual:
 			// A balancer loses the address to this host; but where there is none, nobody finds it
 			// any more without these answers.
 			return s.shown(text + ": wrong where a balancer has it (lvs direct routing), right where this host alone has it")
-		case h.Managed(i.Index) == nil, !isEnough(max(wanted, s.all)): // the larger one stays in force
+		case h.Managed(i.Index) == nil, !isEnough(max(1, s.all)): // the larger one stays in force
 			return s.shown(text)
-		case leaf == "arp_ignore" && alone:
+		case alone:
 			return s.shown(text + ": wrong where these are reached by their own interface, right where they are not")
 		}
-		return s.mended(text, wanted)
+		return s.mended(text, 1)
 	})
 }
 

@@ -136,20 +136,6 @@ func TestARPIgnore(t *testing.T) {
 	})
 }
 
-func TestARPAnnounce(t *testing.T) {
-	testhost.Check(t, ARPAnnounce, []testhost.Wants{
-		{"separate networks", nil, nil},
-		{"virtual", func(h *snapshot.Host) {
-			testhost.AddVirtual(h, "10.3.0.5")
-			h.Settings["net.ipv4.conf.eth0.arp_announce"] = 1
-			h.Settings["net.ipv4.conf.eth1.arp_announce"] = 2
-		}, []string{
-			"warning eth0: eth0 may send arp requests from 10.3.0.5 of lo: arp_announce: all 0, device 1, effective 1 => sysctl -w net.ipv4.conf.eth0.arp_announce=2",
-			"ok eth1: arp_announce: all 0, device 2, effective 2",
-		}},
-	})
-}
-
 func TestLoopbackAddresses(t *testing.T) {
 	testhost.Check(t, LoopbackAddresses, []testhost.Wants{
 		{"none", nil, nil},

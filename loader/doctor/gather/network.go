@@ -81,8 +81,6 @@ func isOfInterest(host *snapshot.Links, r *snapshot.Route) bool {
 	switch {
 	case r.Refuses():
 		return r.Protocol != unix.RTPROT_KERNEL
-	case r.Type == unix.RTN_LOCAL:
-		return r.IsDefault()
 	case !r.IsUnicast():
 		return false
 	}

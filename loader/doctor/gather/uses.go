@@ -4,14 +4,9 @@ package gather
 
 import (
 	"errors"
-	"fmt"
 	"maps"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
-	"strings"
-	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -94,26 +89,11 @@ func isInside(h *snapshot.Host, a netip.Addr) bool {
 // udpSockets lists the UDP sockets of the namespace.
 func (g *gatherer) udpSockets() error {
 	list, err := opened.Sockets("udp", unix.IPPROTO_UDP)
-	names := sync.OnceValue(processNames)
-	g.host.Sockets, g.host.ProcessOf = list, func(s *sockets.Socket) string { return names()[fmt.Sprintf("socket:[%d]", s.Inode)] }
+	g.host.Sockets = list
 	for n := range list {
 		noteMark(g.host, &list[n])
 	}
 	return err
-}
-
-// processNames are those of processes by what they have open. One that cannot be looked at, or that ends meanwhile, is not among
-// them.
-func processNames() map[string]string {
-	names := map[string]string{}
-	files, _ := filepath.Glob("/proc/[0-9]*/fd/*") // only a malformed pattern is an error
-	for _, file := range files {
-		if target, _ := os.Readlink(file); strings.HasPrefix(target, "socket:") {
-			name, _ := os.ReadFile(filepath.Join(filepath.Dir(filepath.Dir(file)), "comm"))
-			names[target] = strings.TrimSpace(string(name))
-		}
-	}
-	return names
 }
 
 // noteMark notes the one that a socket gives its packets.

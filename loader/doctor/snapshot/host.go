@@ -242,6 +242,6 @@ type Settings map[string]int
 
 // Leaves are the settings of interfaces that checks ask for.
 var Leaves = map[string][]string{
-	"ipv4": {"rp_filter", "arp_ignore", "arp_announce", "forwarding"},
+	"ipv4": {"rp_filter", "arp_ignore", "forwarding"},
 	"ipv6": {"forwarding"},
 }

@@ -168,8 +168,6 @@ type Connections struct {
 	// Translations are of what comes from other hosts.
 	Translations []Translation
 	Sockets      []sockets.Socket // of UDP
-	// ProcessOf names one that has a socket open, "" where it is not known. It looks when it is first asked.
-	ProcessOf func(*sockets.Socket) string
 	// Uses are what this host opened from addresses that rules select by.
 	Uses []Use
 	// UsesError is why they cannot be told, empty where they can.
