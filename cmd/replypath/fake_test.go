@@ -23,7 +23,6 @@ import (
 	"replypath/loader/counters"
 	"replypath/loader/detach"
 	"replypath/loader/doctor"
-	"replypath/loader/doctor/checks"
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/explain"
@@ -226,25 +225,25 @@ func fakeFindings(o doctor.Options) ([]doctor.Finding, error) {
 		Check: "gateway", Severity: doctor.Error, Interface: new("eth0"), Found: "gateway 10.3.0.1 is failed",
 		Inspect: new("ip neigh show 10.3.0.1 dev eth0"), Owner: new("a DHCP client"),
 	}
-	mtu := doctor.Finding{Check: "mtu", Severity: doctor.OK, Found: "all managed interfaces have the same mtu"}
-	rules := doctor.Finding{
-		Check: "needless-rules", Severity: doctor.Warning, Found: "rule 100: from 10.4.0.100 lookup 100 (" + o.ConfigPath + ")",
-		Inspect: new("ip rule show"),
+	xdp := doctor.Finding{Check: "xdp", Severity: doctor.OK, Found: "no xdp program"}
+	refused := doctor.Finding{
+		Check: "configuration", Severity: doctor.Warning, Found: o.ConfigPath + ": 1: mode: 1 is not one of enforce, observe",
+		Inspect: new("replypath check --config " + o.ConfigPath),
 	}
 	// What is in order and somebody's is shown, too.
-	needed := doctor.Finding{
-		Check: "needless-rules", Severity: doctor.OK, Interface: new("eth1"),
-		Found:   "rule 101: from 10.4.0.0/24 lookup 101 proto 18 is needed: this host forwards, and 10.4.0.0/24 may be the source of what it forwards",
-		Inspect: new("ip rule show"), Owner: new("keepalived"),
+	tunnel := doctor.Finding{
+		Check: "unnamed-tunnel", Severity: doctor.OK, Interface: new("gre1"),
+		Found:   "a tunnel without a global address: replies to what it brings leave as routed. If these belong there, add {name: gre1} under interfaces",
+		Inspect: new("ip -details link show dev gre1"),
 	}
 	eth0 := doctor.Finding{Check: "rp-filter", Severity: doctor.OK, Interface: new("eth0"), Found: "rp_filter: all 0, device 0, effective 0"}
 	switch o.PinDir {
 	case fakehost.WatchedDir:
-		return []doctor.Finding{gateway, strict, rules, eth0, mtu}, nil
+		return []doctor.Finding{gateway, strict, refused, eth0, xdp}, nil
 	case fakehost.LonelyDir:
-		return []doctor.Finding{eth0, mtu}, nil
+		return []doctor.Finding{eth0, xdp}, nil
 	}
-	return []doctor.Finding{strict, rules, needed, eth0, mtu}, nil
+	return []doctor.Finding{strict, refused, tunnel, eth0, xdp}, nil
 }
 
 // fakeFlows is a table with one flow of each kind.
@@ -421,7 +420,7 @@ func fakePlan(_ context.Context, o plan.Options) (*plan.Plan, error) {
 	p.Verdict, p.Summary, p.Attached = plan.Ready, "ready: replypath mode enforce", true
 	watched := "now"
 	if o.Watch > 0 {
-		p.WatchedSince, p.Watched, watched = new(made.Add(-o.Watch)), o.Watch.Seconds(), "in the "+checks.Shortly(o.Watch)+" watched"
+		p.WatchedSince, p.Watched, watched = new(made.Add(-o.Watch)), o.Watch.Seconds(), "in the "+plan.Shortly(o.Watch)+" watched"
 	}
 	p.WouldMove = []snapshot.Row{
 		fakeRow("10.4.0.100", 5432, "10.9.0.0/24", 12, 90*time.Second), fakeRow("2001:db8:4::100", 5432, "2001:db8:9::/64", 1, 30*time.Hour),
@@ -430,10 +429,10 @@ func fakePlan(_ context.Context, o plan.Options) (*plan.Plan, error) {
 	opened.Originated, opened.PeerPort = true, 22
 	p.Originated = []plan.Originated{{Row: opened, Remedy: "host_model: strong of eth1; or a route to 10.9.0.0/24 via 10.4.0.1 dev eth1"}}
 	p.Rules = []plan.Rule{
-		{Rule: "rule 100: from 10.4.0.100 lookup 101", Kind: plan.KindRule, Verdict: checks.Needed, Connections: 12, Peers: []string{"10.9.0.0/24"},
+		{Rule: "rule 100: from 10.4.0.100 lookup 101", Kind: plan.KindRule, Verdict: plan.Needed, Connections: 12, Peers: []string{"10.9.0.0/24"},
 			Reason: "this host opened 3 connections from 10.4.0.100 " + watched + "; host_model: strong would send listed protocols by eth1"},
-		{Rule: "rule 1000: from all", Kind: plan.KindRule, Verdict: checks.Foreign, Reason: "it gives each VRF its table", Owner: new("the kernel's VRFs")},
-		{Rule: "rule 200: from 2001:db8:4::100 lookup 101", Kind: plan.KindRule, Verdict: checks.NotNeeded,
+		{Rule: "rule 1000: from all", Kind: plan.KindRule, Verdict: plan.Foreign, Reason: "it gives each VRF its table", Owner: new("the kernel's VRFs")},
+		{Rule: "rule 200: from 2001:db8:4::100 lookup 101", Kind: plan.KindRule, Verdict: plan.NotNeeded,
 			Restore: new("ip -6 rule add pref 200 from 2001:db8:4::100 lookup 101"),
 			Reason:  "once replypath enforces on all interfaces: replypath sends the replies, and this host opened nothing from 2001:db8:4::100 " + watched},
 	}

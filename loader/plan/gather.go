@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,8 +23,9 @@ import (
 )
 
 // look reads the flow tables of a pin directory and the sockets as they are now; the sockets alone where nothing is pinned:
-// that a connection came in by the interface that has its own address is supposed then. It asks the kernel for routes.
-func look(pinDir string, managed []string) (*looks, error) {
+// that a connection came in by the interface that has its own address is supposed then. It asks the kernel for routes. What is
+// managed, and the sources that rules select by, are those of a snapshot.
+func look(pinDir string, snapped *snapshot.Host) (*looks, error) {
 	table, err := flows.Open(pinDir)
 	if err != nil && !errors.Is(err, pins.ErrNone) {
 		return nil, err
@@ -45,9 +47,14 @@ func look(pinDir string, managed []string) (*looks, error) {
 		sent: map[uint64]sent{}, isAdded: map[uint64]bool{},
 	}
 	g.at = time.Now()
-	for _, name := range managed {
-		if host.IndexOf(name) != 0 {
-			g.managed[name] = host.VRFs[name]
+	for _, i := range snapped.Interfaces {
+		if host.IndexOf(i.Name) != 0 {
+			g.managed[i.Name] = host.VRFs[i.Name]
+		}
+	}
+	for _, r := range snapped.Rules {
+		if snapped.AnswersBySource(&r) != nil {
+			g.sources = append(g.sources, r.Src)
 		}
 	}
 	return g.looks, g.gather()
@@ -66,6 +73,7 @@ type gatherer struct {
 	*kernelroute.Host
 	*looks
 	managed map[string]int // the VRF of managed interfaces, by name; 0 for none
+	sources []netip.Prefix // of rules that send answers back
 	routes  map[way]string
 	most    int             // how many may be asked for
 	table   *flows.Table    // nil: nothing is pinned
@@ -103,8 +111,11 @@ func (g *gatherer) gather() error {
 	if err != nil {
 		return err
 	}
-	known := &opened.Known{IsOwn: g.IsOwn, UDP: udp, Links: g.Links, SeeTCP: g.noteSent}
-	if g.opened, err = opened.Find(known, func(a netip.Addr) bool { return g.managedWith(a) != "" }); err != nil {
+	for n := range udp {
+		g.noteMark(&udp[n])
+	}
+	known := &opened.Known{IsOwn: g.IsOwn, UDP: udp, Links: g.Links, SeeTCP: g.noteTCP}
+	if g.opened, err = opened.Find(known, func(a netip.Addr) bool { return g.managedWith(a) != "" || g.isSelected(a) }); err != nil {
 		return fmt.Errorf("find what this host opened: %w", err)
 	}
 	if g.table == nil {
@@ -120,10 +131,23 @@ func (g *gatherer) gather() error {
 	return g.each(originated, g.addOriginated)
 }
 
-func (g *gatherer) noteSent(s *sockets.Socket) {
+func (g *gatherer) noteTCP(s *sockets.Socket) {
+	g.noteMark(s)
 	if s.Sent != nil && len(g.sent) < mostSent && g.managedWith(s.Local.Addr()) != "" {
 		g.sent[ends{"tcp", s.Local, s.Remote}.digest()] = sent{s.Segments, *s.Sent}
 	}
+}
+
+// noteMark notes the one that a socket gives its packets.
+func (g *gatherer) noteMark(s *sockets.Socket) {
+	if s.Mark != 0 && !slices.Contains(g.marks, s.Mark) {
+		g.marks = append(g.marks, s.Mark)
+	}
+}
+
+// isSelected tells whether a rule that sends answers back selects by an own address.
+func (g *gatherer) isSelected(a netip.Addr) bool {
+	return slices.ContainsFunc(g.sources, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 // each visits flows without keeping them: there may be very many. What came by an interface that is gone is left out.
@@ -179,6 +203,9 @@ func (g *gatherer) addOriginated(f *flows.Flow, e ends) {
 func (g *gatherer) addOpened() {
 	g.most = len(g.routes) + mostAsked // however many peers there are
 	for _, u := range g.opened.Uses() {
+		if g.isSelected(u.Local.Addr()) {
+			g.uses = append(g.uses, u)
+		}
 		e := ends{config.ProtocolName(u.Protocol), u.Local, u.Remote}
 		if from, to, leaves := g.ofSocket(e); leaves {
 			g.isAdded[e.ofAddresses()], g.isAdded[e.digest()] = true, true

@@ -25,6 +25,8 @@ type looks struct {
 	rows      map[bool]map[snapshot.Key]*snapshot.Row // what would leave by another interface, by whether it was originated
 	// incomplete tells that something that this host opened had no room, or was too much to look at.
 	incomplete bool
+	uses       []snapshot.Use // at the last look, what this host has open
+	marks      []uint32       // at the last look, those that sockets give their packets
 }
 
 func newLooks() *looks {
@@ -50,6 +52,7 @@ func (l *looks) add(look *looks) {
 		l.begun = look.at
 	}
 	l.at, l.incomplete = look.at, l.incomplete || look.incomplete
+	l.uses, l.marks = look.uses, look.marks
 	for _, now := range look.list() {
 		if r := l.row(now.Key, now.FirstSeen); r != nil {
 			r.Flows, r.Packets, r.Bytes = max(r.Flows, now.Flows), max(r.Packets, now.Packets), max(r.Bytes, now.Bytes)
@@ -72,19 +75,26 @@ func (l *looks) list() []snapshot.Row {
 	return list
 }
 
-// watch looks once, and for as long as the options say, or until ctx ends. A look that fails after the first leaves what is known
-// incomplete.
+// once adds another look. One that fails after the first leaves what is known incomplete.
+func (l *looks) once(look func() (*looks, error)) error {
+	next, err := look()
+	switch {
+	case err == nil:
+		l.add(next)
+	case l.begun.IsZero():
+		return err
+	default:
+		l.incomplete = true
+	}
+	return nil
+}
+
+// watch looks once, and for as long as the options say, or until ctx ends.
 func (l *looks) watch(ctx context.Context, o *Options, look func() (*looks, error)) error {
 	for {
 		begun := time.Now()
-		next, err := look()
-		switch {
-		case err == nil:
-			l.add(next)
-		case l.begun.IsZero():
+		if err := l.once(look); err != nil {
 			return err
-		default:
-			l.incomplete = true
 		}
 		now := time.Now()
 		left := o.Watch - now.Sub(l.begun)

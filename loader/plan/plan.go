@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"replypath/loader/doctor"
-	"replypath/loader/doctor/checks"
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/gather"
 	"replypath/loader/doctor/snapshot"
@@ -66,21 +65,21 @@ func Make(ctx context.Context, options Options) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	var managed []string
-	for _, i := range host.Interfaces {
-		managed = append(managed, i.Name)
-	}
 	seen := newLooks()
-	if err := seen.watch(ctx, &options, func() (*looks, error) { return look(options.PinDir, managed) }); err != nil {
+	look := func() (*looks, error) { return look(options.PinDir, host) }
+	if err := seen.watch(ctx, &options, look); err != nil {
 		return nil, err
 	}
 	if options.Watch > 0 { // what is judged is the host as it is then
 		if host, err = gather.Snapshot(options.Options); err != nil {
 			return nil, err
 		}
+		if err := seen.once(look); err != nil {
+			return nil, err
+		}
 	}
-	p := &planner{Host: host, looks: seen, judgeOf: checks.Judge{
-		Host: host, Rows: seen.list(), Watched: seen.watched(), Forgotten: seen.incomplete,
+	p := &planner{Host: host, looks: seen, judgeOf: judge{
+		Host: host, rows: seen.list(), uses: seen.uses, marks: seen.marks, lookedFor: seen.watched(), forgotten: seen.incomplete,
 	}}
 	if host.Attached {
 		if p.journal, err = pins.ReadJournal(options.PinDir); err != nil {
@@ -111,7 +110,7 @@ func (p *planner) plan() *Plan {
 		Rules: append([]Rule{}, p.rules()...), HostChanges: append([]status.WouldChange{}, p.changes()...),
 		Blockers: append([]finding.Finding{}, p.blocked...), Mended: mended,
 	}
-	for _, r := range p.judgeOf.Rows {
+	for _, r := range p.judgeOf.rows {
 		if r.Originated {
 			plan.Originated = append(plan.Originated, Originated{r, p.remedy(&r)})
 		} else {
@@ -141,7 +140,7 @@ func (p *planner) conclude(plan *Plan) {
 	plan.Verdict = Ready
 	needless := 0
 	for _, r := range plan.Rules {
-		if r.Verdict == checks.NotNeeded {
+		if r.Verdict == NotNeeded {
 			needless++
 		}
 	}
@@ -172,10 +171,10 @@ func (p *planner) conclude(plan *Plan) {
 // remedy says what would have what this host opens leave by the interface of its address.
 func (p *planner) remedy(r *snapshot.Row) string {
 	i := p.Named(r.ToInterface)
-	if i != nil && p.judgeOf.Leaves(i, r) {
+	if i != nil && p.judgeOf.leaves(i, r) {
 		return "none: host_model: strong sends it by " + r.ToInterface
 	}
-	if p.judgeOf.Relates(r) {
+	if p.judgeOf.relates(r) {
 		return fmt.Sprintf("none: its peer is heard at %s, and related sends it there", r.ToInterface)
 	}
 	text := fmt.Sprintf("host_model: strong of %s", r.ToInterface)

@@ -26,7 +26,7 @@ type planner struct {
 	*snapshot.Host
 	journal *pins.Journal // nil: nothing is pinned
 	looks   *looks
-	judgeOf checks.Judge
+	judgeOf judge
 	blocked []finding.Finding // what keeps replypath from enforcing
 	warned  int               // findings that enforcing does not mend
 }
@@ -64,11 +64,11 @@ func (p *planner) rules() []Rule {
 		}
 		judged := p.unlessBlocked(p.judge(r))
 		judged.Rule, judged.Kind, judged.table, judged.family = r.String(), KindRule, r.Table, r.Family
-		if judged.Verdict == checks.NotNeeded {
+		if judged.Verdict == NotNeeded {
 			judged.Restore = new(restoring(r))
 		}
 		list = append(list, judged)
-		for _, chain := range checks.RestoringChains(p.Host, r) {
+		for _, chain := range restoringChains(p.Host, r) {
 			marks[chain] = worst(marks[chain], judged)
 		}
 	}
@@ -86,7 +86,7 @@ func restoring(r *snapshot.Rule) string {
 
 // worst is of two verdicts the one that keeps more.
 func worst(a, b Rule) Rule {
-	keeps := []string{"", checks.NotNeeded, checks.Foreign, checks.Needed}
+	keeps := []string{"", NotNeeded, Foreign, Needed}
 	if slices.Index(keeps, b.Verdict) > slices.Index(keeps, a.Verdict) {
 		return b
 	}
@@ -95,8 +95,8 @@ func worst(a, b Rule) Rule {
 
 // unlessBlocked has what replypath would do be needed until it can do so.
 func (p *planner) unlessBlocked(judged Rule) Rule {
-	if judged.Verdict == checks.NotNeeded && len(p.blocked) > 0 {
-		judged.Verdict = checks.Needed
+	if judged.Verdict == NotNeeded && len(p.blocked) > 0 {
+		judged.Verdict = Needed
 		judged.Reason = fmt.Sprintf("enforcing is blocked (%s); without that: %s", p.blocked[0].Check, judged.Reason)
 	}
 	return judged
@@ -104,11 +104,11 @@ func (p *planner) unlessBlocked(judged Rule) Rule {
 
 // judge judges a rule, and counts what uses it.
 func (p *planner) judge(r *snapshot.Rule) Rule {
-	j := p.judgeOf.Rule(r)
-	judged := Rule{Verdict: j.Verdict, Reason: j.Reason, Owner: finding.OrNil(r.Owner())}
-	if j.For != nil {
-		answers := answersOf(p.Flows, j.IsOf, j.For)
-		judged.Connections, judged.Peers = answers.count+len(checks.Connected(j.Opened)), answers.with(j.Opened)
+	j := p.judgeOf.rule(r)
+	judged := Rule{Verdict: j.verdict, Reason: j.reason, Owner: finding.OrNil(r.Owner())}
+	if j.by != nil {
+		answers := answersOf(p.Flows, j.isOf, j.by)
+		judged.Connections, judged.Peers = answers.count+len(connected(j.opened)), answers.with(j.opened)
 	}
 	return judged
 }
@@ -153,18 +153,18 @@ func (p *planner) table(family, table int, of Rule) Rule {
 		Verdict: of.Verdict, Owner: of.Owner, Connections: of.Connections, Peers: of.Peers,
 	}
 	switch of.Verdict {
-	case checks.Needed:
+	case Needed:
 		judged.Reason = of.Rule + " leads to it and is needed"
-	case checks.Foreign:
+	case Foreign:
 		judged.Reason = of.Rule + " leads to it"
 	default:
 		if vrf := vrfOf(&p.Links, table); vrf != "" {
-			judged.Verdict, judged.Reason = checks.Needed, "it is the table of "+vrf
+			judged.Verdict, judged.Reason = Needed, "it is the table of "+vrf
 			return judged
 		}
 		judged.Reason = "only rules lead to it that are not needed"
-		if names := checks.ToldBy(p.Host, family, table); len(names) > 0 {
-			judged.Verdict = checks.Needed
+		if names := toldBy(p.Host, family, table); len(names) > 0 {
+			judged.Verdict = Needed
 			judged.Reason = fmt.Sprintf("replypath learns the gateway of %s from it; with gateways: in the configuration it could go",
 				strings.Join(names, ", "))
 		}
@@ -193,7 +193,7 @@ func (p *planner) routes() []Rule {
 		}
 		answers := answersTo(p.Flows, r.Dst)
 		list = append(list, Rule{
-			Rule: "route " + checks.Show(&p.Links, r), Kind: KindRoute, Verdict: checks.Needed,
+			Rule: "route " + checks.Show(&p.Links, r), Kind: KindRoute, Verdict: Needed,
 			Reason: "what this host opens to there goes by it: replypath sends replies without it", Connections: answers.count,
 			Peers: answers.with(nil),
 		})

@@ -12,7 +12,6 @@ import (
 
 	"replypath/loader/config"
 	"replypath/loader/discover/dump"
-	"replypath/loader/doctor/checks"
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
@@ -52,24 +51,15 @@ func planned(change func(*snapshot.Host), more ...func(*planner)) []string {
 	return lines
 }
 
-// havingOpened has the host have opened a connection from an address.
-func havingOpened(from, to string) func(*snapshot.Host) {
-	return func(h *snapshot.Host) {
-		h.Uses = append(h.Uses, snapshot.Use{Protocol: unix.IPPROTO_TCP, Local: netip.AddrPortFrom(testhost.Address(from), 40000), Remote: netip.MustParseAddrPort(to)})
-	}
-}
-
-// related has what was opened be related.
-func related(h *snapshot.Host) {
-	for n := range h.Uses {
-		h.Uses[n].Related = true
-	}
+// having has the host have something open.
+func having(u snapshot.Use) func(*planner) {
+	return func(p *planner) { p.judgeOf.uses = append(p.judgeOf.uses, u) }
 }
 
 // opening has two connections that were seen, and opened from 10.4.0.100.
 func opening(isRelated bool) func(*planner) {
 	return func(p *planner) {
-		p.judgeOf.Rows = append(p.judgeOf.Rows, snapshot.Row{Flows: 2, Key: snapshot.Key{
+		p.judgeOf.rows = append(p.judgeOf.rows, snapshot.Row{Flows: 2, Key: snapshot.Key{
 			Originated: true, Self: testhost.Address("10.4.0.100"), Protocol: "tcp", ToInterface: "eth1", Related: isRelated,
 		}})
 	}
@@ -93,7 +83,7 @@ func TestRemedy(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			p := newPlanner(test.change, opening(test.isRelated))
-			if got, _, _ := strings.Cut(p.remedy(&p.judgeOf.Rows[0]), "; or a route"); got != test.want {
+			if got, _, _ := strings.Cut(p.remedy(&p.judgeOf.rows[0]), "; or a route"); got != test.want {
 				t.Errorf("%q, not %q", got, test.want)
 			}
 		})
@@ -118,7 +108,7 @@ func TestRules(t *testing.T) {
 	onEth1 := netfilter.Rule{In: []string{"eth1"}, Marks: []uint32{1}, Gives: []uint32{1}}
 	byMark := func(verdict, reason string) []string {
 		tables := "needed" + table + "rule 100: from all fwmark 0x1 lookup 100 leads to it and is needed"
-		if verdict == checks.NotNeeded {
+		if verdict == NotNeeded {
 			tables = told
 		}
 		return []string{verdict + " rule rule 100: from all fwmark 0x1 lookup 100: " + reason, verdict + " mark chain inet marks out: " + reason, tables}
@@ -131,6 +121,10 @@ func TestRules(t *testing.T) {
 	needless := func(why string) []string {
 		return []string{"not-needed" + rule + "once replypath enforces on all interfaces: replypath sends the replies, " + why, told}
 	}
+	toPeer := snapshot.Use{Protocol: unix.IPPROTO_TCP, Local: netip.MustParseAddrPort("10.4.0.100:40000"), Remote: netip.MustParseAddrPort("192.0.2.1:443")}
+	related, tunnel := toPeer, toPeer
+	related.Related, tunnel.Protocol = true, unix.IPPROTO_ESP
+	mayAsk := snapshot.Use{Protocol: unix.IPPROTO_UDP, Local: netip.MustParseAddrPort("10.4.0.100:123")}
 	without := needless("and this host opened nothing from 10.4.0.100 now")[0]
 	opened := func(reason string) []string {
 		const by = " (1, 192.0.2.0/24)"
@@ -139,7 +133,7 @@ func TestRules(t *testing.T) {
 	needed := func(reason string) []string { return []string{"needed" + rule + reason, leads} }
 	row := func(from string) func(*planner) {
 		return func(p *planner) {
-			p.judgeOf.Rows = []snapshot.Row{{Key: snapshot.Key{Self: testhost.Address("10.4.0.100"), Peer: testhost.Prefix("10.1.0.0/24"), FromInterface: from}, Flows: 1}}
+			p.judgeOf.rows = []snapshot.Row{{Key: snapshot.Key{Self: testhost.Address("10.4.0.100"), Peer: testhost.Prefix("10.1.0.0/24"), FromInterface: from}, Flows: 1}}
 		}
 	}
 	hasGateway := func(h *snapshot.Host) { h.Interfaces[1].Settings.Gateways = []netip.Addr{testhost.Address("10.4.0.1")} }
@@ -157,29 +151,28 @@ func TestRules(t *testing.T) {
 		{"none", nil, nil, nil},
 		{"nothing uses it", bySource, nil, []string{without, told}},
 		{"watched for days, with replies", testhost.And(bySource, asked, testhost.Enforces), []func(*planner){func(p *planner) {
-			p.judgeOf.Watched = 50 * 3600e9
+			p.judgeOf.lookedFor = 50 * 3600e9
 		}}, []string{
 			"not-needed" + rule + "replypath sends the replies, and this host opened nothing from 10.4.0.100 in the 2 d watched" +
 				" (5, 10.5.0.0/24 10.6.0.0/24 10.7.0.0/24)", told + " (5, 10.5.0.0/24 10.6.0.0/24 10.7.0.0/24)",
 		}},
-		{"a connection is open", testhost.And(bySource, havingOpened("10.4.0.100", "192.0.2.1:443")), nil, opened("this host has 1 connection open from 10.4.0.100; host_model: strong would send listed protocols by eth1")},
+		{"a connection is open", bySource, []func(*planner){having(toPeer)}, opened("this host has 1 connection open from 10.4.0.100; host_model: strong would send listed protocols by eth1")},
 		{"connections were open", bySource, []func(*planner){func(p *planner) {
-			p.judgeOf.Rows = []snapshot.Row{
+			p.judgeOf.rows = []snapshot.Row{
 				{Key: snapshot.Key{Originated: true, Self: testhost.Address("10.4.0.100")}, Flows: 3}, {Key: snapshot.Key{Self: testhost.Address("10.4.0.100"), FromInterface: "eth0"}, Flows: 9},
 				{Key: snapshot.Key{Originated: true, Self: testhost.Address("10.3.0.100")}, Flows: 7},
 			}
 		}}, needed("this host opened 3 connections from 10.4.0.100 now; host_model: strong would send listed protocols by eth1")},
-		{"what is open is related", testhost.And(bySource, havingOpened("10.4.0.100", "192.0.2.1:443"), related), []func(*planner){opening(true)}, needless("and what this host opened from 10.4.0.100 now is related to what its peers began")},
+		{"what is open is related", bySource, []func(*planner){having(related), opening(true)}, needless("and what this host opened from 10.4.0.100 now is related to what its peers began")},
 		{"what was open was related", bySource, []func(*planner){opening(true)}, needless("and what this host opened from 10.4.0.100 now is related to what its peers began")},
 		{"related is off", testhost.And(bySource, func(h *snapshot.Host) { h.Config.Related = false }), []func(*planner){opening(true)}, needed("this host opened 2 connections from 10.4.0.100 now; host_model: strong would send listed protocols by eth1")},
 		{"some of it was related", bySource, []func(*planner){opening(true), opening(false)}, needed("this host opened 2 connections from 10.4.0.100 now; host_model: strong would send listed protocols by eth1")},
-		{"the source decides", testhost.And(bySource, havingOpened("10.4.0.100", "192.0.2.1:443"), strong), nil, decides},
+		{"the source decides", testhost.And(bySource, strong), []func(*planner){having(toPeer)}, decides},
 		{"the source decides, by a gateway that only its table tells of", testhost.And(bySource, testhost.StrongEth1), nil, needed("host_model: strong sends " +
 			"to the gateway of eth1, which table 100 names: with gateways: in the configuration both could go")},
 		{"replies go to a gateway that only its table tells of", testhost.And(bySource, func(h *snapshot.Host) {
 			h.Interfaces[1].Settings.NextHop = config.NextHopGateway
 		}), nil, needed("next_hop: gateway sends to the gateway of eth1, which table 100 names: with gateways: in the configuration both could go")},
-		{"it is not known", testhost.And(bySource, func(h *snapshot.Host) { h.UsesError = "no memory" }), nil, needed("what this host opens from 10.4.0.100 is not known: no memory")},
 		{"something is excluded", testhost.And(bySource, func(h *snapshot.Host) { h.Config.Exclude = []config.Exclusion{{}} }), nil, needed("replypath leaves alone what the configuration excludes or does not list as protocols")},
 		{"no other default route, but replypath's", testhost.And(bySource, func(h *snapshot.Host) { h.Routes = h.Routes[1:] }), nil, []string{without, told}},
 		{"no other default route", testhost.And(bySource, func(h *snapshot.Host) { h.Routes, h.Config.FallbackRoute = h.Routes[1:], false }), nil, needed("no other default route has replies be built")},
@@ -206,24 +199,24 @@ func TestRules(t *testing.T) {
 			"needed rule rule 7: from all lookup 52 proto 18: it does not send the answers of an interface back there: replypath does not replace it @ keepalived",
 			"needed table ipv4 table 52: rule 7: from all lookup 52 proto 18 leads to it and is needed @ keepalived",
 		}},
-		{"marks", testhost.And(marked, marks(onEth1)), nil, byMark(checks.NotNeeded, "once replypath enforces on all interfaces: only what arrives by eth1 gets the mark, and replypath sends the replies")},
+		{"marks", testhost.And(marked, marks(onEth1)), nil, byMark(NotNeeded, "once replypath enforces on all interfaces: only what arrives by eth1 gets the mark, and replypath sends the replies")},
 		{"marks that somebody else gives", testhost.And(marked, marks(onEth1, netfilter.Rule{Marks: []uint32{1}, Gives: []uint32{1}})), nil,
-			byMark(checks.Needed, "what else than packets from eth1 has the mark is not known")},
+			byMark(Needed, "what else than packets from eth1 has the mark is not known")},
 		{"marks of a map", testhost.And(marked, marks(onEth1, netfilter.Rule{GivesUnknown: true})), nil,
-			byMark(checks.Needed, "what else than packets from eth1 has the mark is not known")},
-		{"marks that nobody gives", testhost.And(marked, marks()), nil, byMark(checks.Needed, "what else than packets from eth1 has the mark is not known")},
+			byMark(Needed, "what else than packets from eth1 has the mark is not known")},
+		{"marks that nobody gives", testhost.And(marked, marks()), nil, byMark(Needed, "what else than packets from eth1 has the mark is not known")},
 		{"marks of what is forwarded", testhost.And(marked, marks(onEth1), testhost.Set(map[string]int{"net.ipv4.conf.all.forwarding": 1})), nil,
-			byMark(checks.Needed, "this host forwards, and what it forwards may have the mark")},
-		{"marks of a socket", testhost.And(marked, marks(onEth1)), []func(*planner){func(p *planner) { p.SocketMarks = []uint32{1} }},
-			byMark(checks.Needed, "a socket gives its packets the mark (SO_MARK)")},
+			byMark(Needed, "this host forwards, and what it forwards may have the mark")},
+		{"marks of a socket", testhost.And(marked, marks(onEth1)), []func(*planner){func(p *planner) { p.judgeOf.marks = []uint32{1} }},
+			byMark(Needed, "a socket gives its packets the mark (SO_MARK)")},
 		{"marks of iptables-legacy", testhost.And(marked, marks(onEth1), func(h *snapshot.Host) { h.Firewall.Legacy = []string{"ip mangle"} }), nil,
-			byMark(checks.Needed, "iptables-legacy is in use: what else has the mark is not known")},
+			byMark(Needed, "iptables-legacy is in use: what else has the mark is not known")},
 		{"replies would go where replypath sees nothing", bySource, []func(*planner){row("docker9")}, needed("without it replies to 10.1.0.0/24 would go by docker9, where replypath sees nothing")},
 		{"the firewall drops by the interface of the default route", testhost.And(bySource, testhost.DropsBy("eth0")), nil, needed("without it the firewall may drop replies before they are moved: inet t c, rule 4: by the outgoing interface (eth0)")},
 		{"the firewall drops by all but eth1", testhost.And(bySource, testhost.DropsBy("*")), nil, needed("without it the firewall may drop replies before they are moved: inet t c, rule 4: by the outgoing interface (*)")},
 		{"the firewall cannot be read", testhost.And(bySource, func(h *snapshot.Host) { h.Unread = map[string]string{snapshot.PartFirewall: "CAP_NET_ADMIN"} }), nil, needed("what the firewall does with replies whose route leads elsewhere is not known")},
 		{"marks, and the firewall drops by the interface of the default route", testhost.And(marked, marks(onEth1), testhost.DropsBy("eth0")), nil,
-			byMark(checks.Needed, "without it the firewall may drop replies before they are moved: inet t c, rule 4: by the outgoing interface (eth0)")},
+			byMark(Needed, "without it the firewall may drop replies before they are moved: inet t c, rule 4: by the outgoing interface (eth0)")},
 		{"replies would be refused", bySource, []func(*planner){row(kernelroute.Refused)}, needed("without it replies to 10.1.0.0/24 would be refused by a route")},
 		{"replies would have no route, but replypath's", bySource, []func(*planner){row(kernelroute.None)}, []string{without, told}},
 		{"a route refuses", testhost.And(bySource, testhost.Route(testhost.Refusing(unix.RTN_BLACKHOLE, "10.0.0.0/8"))), nil, needed("blackhole 10.0.0.0/8 refuses replies")},
@@ -249,19 +242,15 @@ func TestRules(t *testing.T) {
 			h.Devices = append(h.Devices, snapshot.Device{Index: 9, Name: "wg0"})
 			h.Routes = append(h.Routes, testhost.Via("10.9.0.1", 9))
 		}), nil, needed("the default route leads by wg0, where nothing catches replies")},
-		{"the source decides, but perhaps for another gateway", testhost.And(bySource, strong, havingOpened("10.4.0.100", "192.0.2.1:443"), func(h *snapshot.Host) {
+		{"the source decides, but perhaps for another gateway", testhost.And(bySource, strong, func(h *snapshot.Host) {
 			for _, address := range []string{"10.4.0.1", "10.4.0.2"} {
 				h.Gateways = append(h.Gateways, nexthop.Gateway{Interface: testhost.Eth1, Address: testhost.Address(address), IPv4: true, Reach4: nexthop.Reach{Everything: true}})
 			}
-		}), nil, opened("this host has 1 connection open from 10.4.0.100; of the gateways of eth1 host_model: strong may take another than its table")},
-		{"the source decides, but not about tunnels", testhost.And(bySource, strong, func(h *snapshot.Host) {
-			h.Uses = []snapshot.Use{{Protocol: unix.IPPROTO_ESP, Local: netip.AddrPortFrom(testhost.Address("10.4.0.100"), 0), Remote: netip.MustParseAddrPort("192.0.2.1:0")}}
-		}), nil, opened("this host has 1 connection open from 10.4.0.100; host_model: strong would send listed protocols by eth1")},
-		{"a socket that may ask", testhost.And(bySource, func(h *snapshot.Host) {
-			h.Uses = []snapshot.Use{{Protocol: unix.IPPROTO_UDP, Local: netip.AddrPortFrom(testhost.Address("10.4.0.100"), 123)}}
-		}), nil, needed("1 socket of this host may send first from 10.4.0.100; host_model: strong would send listed protocols by eth1")},
-		{"what was seen lacks something", bySource, []func(*planner){func(p *planner) { p.judgeOf.Forgotten = true }}, needed("what this host opened from 10.4.0.100 is not known completely; host_model: strong would send listed protocols by eth1")},
-		{"what was seen lacks something, but the source decides", testhost.And(bySource, strong), []func(*planner){func(p *planner) { p.judgeOf.Forgotten = true }}, decides},
+		}), []func(*planner){having(toPeer)}, opened("this host has 1 connection open from 10.4.0.100; of the gateways of eth1 host_model: strong may take another than its table")},
+		{"the source decides, but not about tunnels", testhost.And(bySource, strong), []func(*planner){having(tunnel)}, opened("this host has 1 connection open from 10.4.0.100; host_model: strong would send listed protocols by eth1")},
+		{"a socket that may ask", bySource, []func(*planner){having(mayAsk)}, needed("1 socket of this host may send first from 10.4.0.100; host_model: strong would send listed protocols by eth1")},
+		{"what was seen lacks something", bySource, []func(*planner){func(p *planner) { p.judgeOf.forgotten = true }}, needed("what this host opened from 10.4.0.100 is not known completely; host_model: strong would send listed protocols by eth1")},
+		{"what was seen lacks something, but the source decides", testhost.And(bySource, strong), []func(*planner){func(p *planner) { p.judgeOf.forgotten = true }}, decides},
 		{"a network, on a router", testhost.And(testhost.Rule(snapshot.Rule{Priority: 100, Src: testhost.Prefix("10.4.0.0/24"), Table: 100}),
 			testhost.Set(map[string]int{"net.ipv4.conf.all.forwarding": 1})), nil, []string{
 			"needed rule rule 100: from 10.4.0.0/24 lookup 100: this host forwards, and 10.4.0.0/24 may be the source of what it forwards",

@@ -70,8 +70,7 @@ func runRollOut(t *testing.T, p *page) {
 		h.wantSaid("replypath mode", mode)
 	}
 	h.typed("ip route add default via 10.4.0.1 dev eth1 table 101\nip rule add from 10.4.0.100 lookup 101", "", 0)
-	h.wantSaid("replypath doctor", "needless-rules")
-	h.wantSaid("replypath doctor", "from 10.4.0.100")
+	h.wantSaid("replypath plan", "from 10.4.0.100")
 	h.typed("ip rule del from 10.4.0.100 lookup 101", "", 0)
 	// Packets of open connections are looked at again, too.
 	h.typed("sysctl -w net.ipv4.conf.eth1.rp_filter=1\nip route flush cache", "", 0)

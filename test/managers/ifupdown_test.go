@@ -108,7 +108,7 @@ func TestIfupdown(t *testing.T) {
 	wantManaged(t, p)
 }
 
-// TestIfupdownRules is what the recipe shows for ifupdown alone. Beside replypath doctor calls the rules needless.
+// TestIfupdownRules is what the recipe shows for ifupdown alone. Beside replypath plan calls the rules needless.
 func TestIfupdownRules(t *testing.T) {
 	n, recipe := newServer(t)
 	newIfupdown(t, n, recipe.Text("With ifupdown", "interfaces")).restart()

@@ -47,6 +47,11 @@ func testNeighbour(t *testing.T, b *host.Neighbour) {
 			t.Errorf("doctor, beside %s: %+v", b.Name, f)
 		}
 	}
+	for _, r := range p.Plan(0).Rules {
+		if r.Verdict == "not-needed" {
+			t.Errorf("plan, beside %s: %+v", b.Name, r)
+		}
+	}
 	p.Expect(0, "detach", "--stop")
 	await.Same(t, "host after detach", before, host.Made(t, n.Server.Host))
 }

@@ -236,6 +236,15 @@ func (s planned) wantMarksNotNeeded(t *testing.T) {
 	wantRule(t, made.Of("mark", "inet marks out"), "not-needed")
 
 	// Whoever else has the mark needs it.
+	marked := topology.Setting(func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, 1) })
+	for _, open := range []func() (io.Closer, error){
+		func() (io.Closer, error) { return s.B.ListenPacket(t.Context(), "udp", "127.0.0.1:0", marked) },
+		func() (io.Closer, error) { return s.B.Listen(t.Context(), "tcp", "127.0.0.1:0", marked) },
+	} {
+		socket := await.Must1[io.Closer](t)(open())
+		wantRule(t, s.p.Plan(0).Of("rule", "fwmark 0x1 lookup 101"), "needed", "a socket gives its packets the mark")
+		await.Must(t, socket.Close())
+	}
 	testhost.Shell(t, s.B.Host, "nft add rule inet marks out udp dport 4242 meta mark set 0x1")
 	wantRule(t, s.p.Plan(0).Of("rule", "fwmark 0x1 lookup 101"), "needed", "has the mark is not known")
 

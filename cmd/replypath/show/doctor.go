@@ -93,7 +93,7 @@ func remaining(findings []doctor.Finding) error {
 }
 
 // showFindings shows what is to be done, and names the rest. What is in order and
-// somebody's is shown as well, as it must not be taken for needless.
+// somebody's is shown as well: it is a choice.
 func showFindings(p *output.Page, findings []doctor.Finding) {
 	var shown, fine []string
 	for i := range findings {

@@ -19,7 +19,6 @@ import (
 
 	"replypath/cmd/replypath/cli"
 	"replypath/cmd/replypath/output"
-	"replypath/loader/doctor/checks"
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/plan"
@@ -148,7 +147,7 @@ func duration(text string) (time.Duration, error) {
 func showPlan(p *output.Page, made *plan.Plan, watching string) {
 	p.Wrapped("", made.Summary)
 	if watched := time.Duration(made.Watched * float64(time.Second)); made.WatchedSince != nil {
-		p.Line("watched for %s", cmp.Or(checks.Shortly(watched), "a moment"))
+		p.Line("watched for %s", cmp.Or(plan.Shortly(watched), "a moment"))
 	} else {
 		p.Wrapped("", "only this moment was looked at, not what other hours bring: "+watching+" goes on looking")
 	}

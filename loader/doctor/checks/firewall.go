@@ -70,7 +70,7 @@ func LegacyTables(h *snapshot.Host) []finding.Finding {
 // that the kernel chose before replypath moved the reply, and may have dropped it.
 func OutgoingRules(h *snapshot.Host) []finding.Finding {
 	return finding.Each(h.Firewall.Chains, func(c *netfilter.Chain) finding.Finding {
-		rules := byOutgoing(h, c)
+		rules := ByOutgoing(h, c)
 		if rules == "" {
 			return finding.None
 		}
@@ -79,9 +79,9 @@ func OutgoingRules(h *snapshot.Host) []finding.Finding {
 	})
 }
 
-// byOutgoing says which rules of a chain look at the interface that replies leave by, "" for none. Chains of type nat see only
+// ByOutgoing says which rules of a chain look at the interface that replies leave by, "" for none. Chains of type nat see only
 // the first packet of a connection.
-func byOutgoing(h *snapshot.Host, c *netfilter.Chain) string {
+func ByOutgoing(h *snapshot.Host, c *netfilter.Chain) string {
 	if c.Type == "nat" || !c.IsHookedAt("output") && !c.IsHookedAt("postrouting") {
 		return ""
 	}

@@ -105,13 +105,6 @@ func isPrivate(l *snapshot.Links, family int) bool {
 	})
 }
 
-// isDaemons tells the routes of routing daemons, which refuse a network as a
-// whole while more specific routes lead into it (linux/rtnetlink.h). 80 is
-// Calico's.
-func isDaemons(protocol int) bool {
-	return protocol == unix.RTPROT_KERNEL || protocol > unix.RTPROT_STATIC && protocol != unix.RTPROT_DHCP
-}
-
 // OwnGateways finds routes, and gateways of the configuration, whose gateway is
 // an address of this host.
 func OwnGateways(h *snapshot.Host) []finding.Finding {
@@ -132,59 +125,6 @@ func OwnGateways(h *snapshot.Host) []finding.Finding {
 		}
 	}
 	return found
-}
-
-// shieldedBy says from what else than the default routes a rule for the source of an interface keeps replies, as far as
-// routes and other rules tell: what refuses, or leads by an interface where nothing catches them. It is empty for nothing.
-func shieldedBy(h *snapshot.Host, rule *snapshot.Rule) string {
-	for n := range h.Routes {
-		r := &h.Routes[n]
-		if r.Family == rule.Family && r.Refuses() && !r.IsDefault() && h.IsForAll(r.Family, r.Table) && !isDaemons(r.Protocol) {
-			return Show(&h.Links, r) + " refuses replies"
-		}
-	}
-	for n := range h.Rules {
-		other := &h.Rules[n]
-		if other.Family != rule.Family || other == rule || !other.MayMatch(rule.Src) || h.AnswersBySource(other) != nil {
-			continue
-		}
-		if other.Refuses != "" {
-			return other.String() + " refuses replies"
-		}
-		for m := range h.Routes {
-			r := &h.Routes[m]
-			if !other.SuppressesDefault && r.Family == other.Family && r.Table == other.Table && r.IsDefault() && r.IsUnicast() && !h.Sees(h.DeviceName(r.Device)) {
-				return fmt.Sprintf("%s leads replies by %s, where nothing catches them", other, h.DeviceName(r.Device))
-			}
-		}
-	}
-	return ""
-}
-
-// tcpHeaders are those before what a segment may have, without options, in bytes (RFC 9293, 3.7.1).
-var tcpHeaders = map[int]int{unix.AF_INET: 40, unix.AF_INET6: 60}
-
-// limitedBy says what a route of the rule's table does to replies that they would not have without the rule, empty for
-// nothing: replypath sends them as large as the interface takes them, whatever its routes say.
-func limitedBy(h *snapshot.Host, rule *snapshot.Rule) string {
-	for n := range h.Routes {
-		r := &h.Routes[n]
-		i := h.Managed(r.Device)
-		if r.Family != rule.Family || r.Table != rule.Table || i == nil {
-			continue
-		}
-		switch limits := r.Limits; {
-		case limits.Encapsulates:
-			return Show(&h.Links, r) + " encapsulates replies"
-		case limits.MTU != 0 && limits.MTU < i.MTU:
-			return fmt.Sprintf("%s has an MTU of %d, and replypath sends what %s takes, %d", Show(&h.Links, r), limits.MTU, i.Name, i.MTU)
-		case limits.MSS != 0 && limits.MSS < i.MTU-tcpHeaders[r.Family]:
-			return fmt.Sprintf("%s announces an MSS of %d, which replypath does not", Show(&h.Links, r), limits.MSS)
-		case limits.Others:
-			return Show(&h.Links, r) + " has metrics that replies would not have without it"
-		}
-	}
-	return ""
 }
 
 // Show names a route, and of several hops one, as ip(8) does.
@@ -231,3 +171,6 @@ func listDefaults(family int) string { return ip[family] + "route show table all
 func listRoutes(r *snapshot.Route) string {
 	return ip[r.Family] + "route show table " + dump.TableName(r.Table)
 }
+
+// ip is the beginning of a command of ip(8) about a family.
+var ip = map[int]string{unix.AF_INET: "ip ", unix.AF_INET6: "ip -6 "}

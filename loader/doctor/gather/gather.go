@@ -93,8 +93,6 @@ func (g *gatherer) parts() []part {
 		{snapshot.PartFlows, bpf, g.flows},
 		{snapshot.PartStatus, root, g.status},
 		{snapshot.PartHooks, admin + " and " + bpf, g.hooks},
-		{snapshot.PartSockets, root, g.udpSockets},
-		{snapshot.PartSockets, root, g.uses},
 		{snapshot.PartTraffic, bpf, g.wrongWays},
 		{"", "", func() error { return ownWays(h) }},
 	}

@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/loader/attach"
-	"replypath/loader/config"
 	"replypath/loader/discover"
 	"replypath/loader/flows"
 	"replypath/loader/hostsettings"
@@ -31,7 +30,8 @@ type Host struct {
 	Firewall      netfilter.Ruleset
 	Hooked
 	Traffic
-	Connections
+	// Translations are of what comes from other hosts.
+	Translations []Translation
 	// Unread are parts of the host that this process may not read, by name, and why.
 	Unread map[string]string
 	// Failed are parts that could not be read, by name, with the error.
@@ -48,7 +48,6 @@ const (
 	PartTraffic  = "the counters"
 	PartKernel   = "what the kernel's bpf can do" // which only who may load programs can find out
 	PartTracked  = "connection tracking"
-	PartSockets  = "the sockets"
 	PartStatus   = "the datapath"
 )
 
@@ -90,31 +89,6 @@ func (h *Host) Observed(name string) bool {
 	})
 }
 
-// LeavesBySource tells whether the strong host model sends packets of a protocol that have an address as source by an
-// interface, which is the only one that has it. What the configuration does not list as protocols goes as routed.
-func (h *Host) LeavesBySource(i *discover.Interface, a netip.Addr, protocol uint8) bool {
-	return i.Settings.HostModel == config.HostModelStrong && slices.Contains(h.Config.Protocols, protocol) &&
-		slices.Contains(h.Own, discover.OwnAddress{Address: a, Interface: i.Index})
-}
-
-// HasSeveralGateways tells whether an interface has several gateways of everything in a family. What is opened by it goes to
-// the one of its source, which need not be the one that a table names.
-func (h *Host) HasSeveralGateways(i *discover.Interface, family int) bool {
-	count := 0
-	for _, g := range h.Gateways {
-		if g.Interface == i.Index && g.Reach(family).Everything {
-			count++
-		}
-	}
-	return count > 1
-}
-
-// LeavesAllBySource tells whether the strong host model does all that a rule does for what this host opens. TCP stands for
-// all protocols: where one of the usual ones is not listed, rules are needed anyhow.
-func (h *Host) LeavesAllBySource(r *Rule, i *discover.Interface) bool {
-	return r.Src.IsSingleIP() && !h.HasSeveralGateways(i, r.Family) && h.LeavesBySource(i, r.Src.Addr(), config.ProtocolTCP)
-}
-
 // IsAskedFromAfar tells whether questions arrive by an interface, as far as is known, from peers that no route by it names.
 func (h *Host) IsAskedFromAfar(i *discover.Interface) (asked bool) {
 	asked = slices.ContainsFunc(h.Gateways, func(g nexthop.Gateway) bool {
@@ -139,28 +113,6 @@ func (h *Host) IsServed(a netip.Addr) bool {
 	isLocal := func(p discover.OwnPrefix) bool { return p.Prefix.Contains(a) }
 	return h.IsOwn(a) || slices.ContainsFunc(h.Config.Addresses, holds) ||
 		slices.ContainsFunc(h.Firewall.Translated, holds) || slices.ContainsFunc(h.OwnPrefixes, isLocal)
-}
-
-// GoesRelated tells whether what is related, of a protocol, goes as answers to its peer go.
-func (h *Host) GoesRelated(isRelated bool, protocol uint8) bool {
-	return isRelated && h.Config.Related && slices.Contains(h.Config.Protocols, protocol)
-}
-
-// OpenedRelated tells whether this host opened something related from the addresses of a rule.
-func (h *Host) OpenedRelated(r *Rule) bool {
-	return slices.ContainsFunc(h.Uses, func(u Use) bool { return r.Src.Contains(u.Local.Addr()) && h.GoesRelated(u.Related, u.Protocol) })
-}
-
-// OpenedNeeding returns what this host opened from the addresses of a rule for an interface that would leave otherwise
-// without it.
-func (h *Host) OpenedNeeding(r *Rule, i *discover.Interface) []Use {
-	var list []Use
-	for _, u := range h.Uses {
-		if !u.Over && r.Src.Contains(u.Local.Addr()) && !h.GoesRelated(u.Related, u.Protocol) && (h.HasSeveralGateways(i, r.Family) || !h.LeavesBySource(i, u.Local.Addr(), u.Protocol)) {
-			list = append(list, u)
-		}
-	}
-	return list
 }
 
 // AnswersBySource returns the managed interface that a rule is for, nil where it

@@ -12,7 +12,6 @@ import (
 	"replypath/loader/counters"
 	"replypath/loader/flows"
 	"replypath/loader/pins"
-	"replypath/loader/sockets"
 	"replypath/loader/status"
 )
 
@@ -161,19 +160,6 @@ func (t *Traffic) Unnamed(name string, visit func(f *flows.Flow, peer netip.Addr
 type Translation struct {
 	Address, Target netip.Addr // of the first connection
 	Count           int
-}
-
-// Connections are what this host has open.
-type Connections struct {
-	// Translations are of what comes from other hosts.
-	Translations []Translation
-	Sockets      []sockets.Socket // of UDP
-	// Uses are what this host opened from addresses that rules select by.
-	Uses []Use
-	// UsesError is why they cannot be told, empty where they can.
-	UsesError string
-	// SocketMarks are those that sockets give their packets.
-	SocketMarks []uint32
 }
 
 // Use is a connection that this host opened, or a tuple by which it spoke first.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package checks
+package plan
 
 import (
 	"cmp"
@@ -20,75 +20,76 @@ import (
 	"replypath/loader/netfilter"
 )
 
-// Judge tells what rules are for, and whether replies need them once replypath enforces everywhere. It judges by the host as it is
+// judge tells what rules are for, and whether replies need them once replypath enforces everywhere. It judges by the host as it is
 // now, and by what is known of before.
-type Judge struct {
+type judge struct {
 	*snapshot.Host
-	Rows      []snapshot.Row
-	Watched   time.Duration // for how long somebody looked
-	Forgotten bool          // Rows lack something
+	rows      []snapshot.Row
+	uses      []snapshot.Use // what this host has open from addresses that rules select by
+	marks     []uint32       // that sockets give their packets
+	lookedFor time.Duration  // how long somebody looked
+	forgotten bool           // rows or uses lack something
 }
 
-// Verdicts of a Judgement.
+// Verdicts of a Rule.
 const (
 	Needed    = "needed"
 	NotNeeded = "not-needed" // once replypath enforces
 	Foreign   = "foreign"    // somebody's, for another purpose than replies
 )
 
-// Judgement is what a rule is for.
-type Judgement struct {
-	Verdict, Reason string
-	// For is the interface that it sends answers back by; nil where it does something else.
-	For    *discover.Interface
-	IsOf   func(self netip.Addr) bool // its answers have such an address
-	Opened []snapshot.Use             // by this host, and would leave otherwise without it
+// judgement is what a rule is for.
+type judgement struct {
+	verdict, reason string
+	by              *discover.Interface        // that it sends answers back by; nil where it does something else
+	isOf            func(self netip.Addr) bool // its answers have such an address
+	opened          []snapshot.Use             // by this host, and would leave otherwise without it
 }
 
-// Rule judges a rule.
-func (j *Judge) Rule(r *snapshot.Rule) Judgement {
+// rule judges a rule.
+func (j *judge) rule(r *snapshot.Rule) judgement {
 	if i := j.AnswersBySource(r); i != nil {
 		return j.bySource(r, i)
 	}
 	switch {
 	case r.IsVRFs():
-		return Judgement{Verdict: Foreign, Reason: "it gives each VRF its table"}
-	case neverMatches(&j.Links, r):
-		return Judgement{Verdict: NotNeeded, Reason: "it never matches: " + devMeansIIF}
-	case len(RestoringChains(j.Host, r)) > 0:
+		return judgement{verdict: Foreign, reason: "it gives each VRF its table"}
+	case !r.Invert && r.IIF != "" && r.IIF != "lo" && r.Src.IsSingleIP() && j.IsOwn(r.Src.Addr()):
+		return judgement{verdict: NotNeeded, reason: "it never matches: dev means iif, and what this host sends arrives by lo"}
+	case len(restoringChains(j.Host, r)) > 0:
 		return j.byMark(r)
 	case r.Refuses != "":
-		return Judgement{Verdict: Needed, Reason: "it refuses what it matches, and replypath respects that"}
+		return judgement{verdict: Needed, reason: "it refuses what it matches, and replypath respects that"}
 	}
-	return Judgement{Verdict: Needed, Reason: "it does not send the answers of an interface back there: replypath does not replace it"}
+	return judgement{verdict: Needed, reason: "it does not send the answers of an interface back there: replypath does not replace it"}
 }
 
 // bySource judges a rule that sends what has an address of an interface as source by that interface.
-func (j *Judge) bySource(r *snapshot.Rule, i *discover.Interface) Judgement {
-	judged := Judgement{For: i, IsOf: r.Src.Contains, Opened: j.OpenedNeeding(r, i)}
-	needed := cmp.Or(j.needs(r, i, judged.IsOf), j.needsForOpened(r, i, judged.Opened), j.needsForGateway(r, i))
+func (j *judge) bySource(r *snapshot.Rule, i *discover.Interface) judgement {
+	judged := judgement{by: i, isOf: r.Src.Contains, opened: j.openedNeeding(r, i)}
+	needed := cmp.Or(j.needs(r, i, judged.isOf), j.needsForOpened(r, i, judged.opened), j.needsForGateway(r, i))
 	return judged.conclude(j, needed, "replypath sends the replies, "+j.opensWithout(r, i))
 }
 
 // conclude takes why a rule is needed, "" where it is not, and why it is not.
-func (judged Judgement) conclude(j *Judge, needed, without string) Judgement {
-	judged.Verdict, judged.Reason = Needed, needed
+func (judged judgement) conclude(j *judge, needed, without string) judgement {
+	judged.verdict, judged.reason = Needed, needed
 	if needed == "" {
-		judged.Verdict, judged.Reason = NotNeeded, without
+		judged.verdict, judged.reason = NotNeeded, without
 		if !j.EnforcesAll() {
-			judged.Reason = "once replypath enforces on all interfaces: " + without
+			judged.reason = "once replypath enforces on all interfaces: " + without
 		}
 	}
 	return judged
 }
 
 // needs says why replies of own addresses of an interface need a rule also if replypath enforces, "" where they do not.
-func (j *Judge) needs(r *snapshot.Rule, i *discover.Interface, isMeant func(netip.Addr) bool) string {
+func (j *judge) needs(r *snapshot.Rule, i *discover.Interface, isMeant func(netip.Addr) bool) string {
 	if why := cmp.Or(needsRules(j.Host, r.Family), shieldedBy(j.Host, r), limitedBy(j.Host, r), refusedWithout(j.Host, r.Family)); why != "" {
 		return why
 	}
-	for n := range j.Rows {
-		row := &j.Rows[n]
+	for n := range j.rows {
+		row := &j.rows[n]
 		if row.Originated || !isMeant(row.Self) || row.FromInterface == kernelroute.None && j.Config.FallbackRoute {
 			continue
 		}
@@ -102,31 +103,29 @@ func (j *Judge) needs(r *snapshot.Rule, i *discover.Interface, isMeant func(neti
 	return ""
 }
 
-// Connected are those with a peer.
-func Connected(uses []snapshot.Use) []snapshot.Use {
+// connected are those with a peer.
+func connected(uses []snapshot.Use) []snapshot.Use {
 	return slices.DeleteFunc(slices.Clone(uses), func(u snapshot.Use) bool { return !u.Remote.IsValid() })
 }
 
 // needsForOpened says why what this host opens needs a rule, "" where it does not.
-func (j *Judge) needsForOpened(r *snapshot.Rule, i *discover.Interface, opened []snapshot.Use) string {
+func (j *judge) needsForOpened(r *snapshot.Rule, i *discover.Interface, opened []snapshot.Use) string {
 	from, past := snapshot.OrAll(r.Src), j.openedBefore(r, i)
 	strong := fmt.Sprintf("; host_model: strong would send listed protocols by %s", i.Name)
-	if j.HasSeveralGateways(i, r.Family) {
+	if j.hasSeveralGateways(i, r.Family) {
 		strong = fmt.Sprintf("; of the gateways of %s host_model: strong may take another than its table", i.Name)
 	}
-	connections := Connected(opened)
+	connections := connected(opened)
 	switch {
 	case !r.Src.IsSingleIP() && j.Forwards(r.Family):
 		return fmt.Sprintf("this host forwards, and %s may be the source of what it forwards", from)
-	case j.UsesError != "":
-		return fmt.Sprintf("what this host opens from %s is not known: %s", from, j.UsesError)
 	case len(connections) > 0:
 		return fmt.Sprintf("this host has %s open from %s%s", finding.Counted(len(connections), "connection", "connections"), from, strong)
 	case len(opened) > 0:
 		return fmt.Sprintf("%s of this host may send first from %s%s", finding.Counted(len(opened), "socket", "sockets"), from, strong)
 	case past > 0:
 		return fmt.Sprintf("this host opened %s from %s %s%s", finding.Counted(past, "connection", "connections"), from, j.watched(), strong)
-	case !j.LeavesAllBySource(r, i) && j.Forgotten:
+	case !j.leavesAllBySource(r, i) && j.forgotten:
 		return fmt.Sprintf("what this host opened from %s is not known completely%s", from, strong)
 	}
 	return ""
@@ -134,7 +133,7 @@ func (j *Judge) needsForOpened(r *snapshot.Rule, i *discover.Interface, opened [
 
 // needsForGateway says which setting of an interface needs a rule, "" for none: only tables that rules lead to tell of gateways.
 // By next_hop: auto a reply goes to the MAC that its question came from where no gateway is known.
-func (j *Judge) needsForGateway(r *snapshot.Rule, i *discover.Interface) string {
+func (j *judge) needsForGateway(r *snapshot.Rule, i *discover.Interface) string {
 	setting := ""
 	switch {
 	case i.Settings.HostModel == config.HostModelStrong:
@@ -142,15 +141,15 @@ func (j *Judge) needsForGateway(r *snapshot.Rule, i *discover.Interface) string 
 	case i.Settings.NextHop == config.NextHopGateway:
 		setting = "next_hop: gateway"
 	}
-	if setting == "" || !slices.Contains(ToldBy(j.Host, r.Family, r.Table), i.Name) {
+	if setting == "" || !slices.Contains(toldBy(j.Host, r.Family, r.Table), i.Name) {
 		return ""
 	}
 	return fmt.Sprintf("%s sends to the gateway of %s, which table %s names: with gateways: in the configuration both could go",
 		setting, i.Name, dump.TableName(r.Table))
 }
 
-// ToldBy names the interfaces whose gateway neither the main table nor the configuration names.
-func ToldBy(h *snapshot.Host, family, table int) []string {
+// toldBy names the interfaces whose gateway neither the main table nor the configuration names.
+func toldBy(h *snapshot.Host, family, table int) []string {
 	var names []string
 	for _, i := range h.Interfaces {
 		isConfigured := func(a netip.Addr) bool { return a.Is4() == (family == unix.AF_INET) }
@@ -173,12 +172,12 @@ func ToldBy(h *snapshot.Host, family, table int) []string {
 }
 
 // opensWithout says why what this host opens does not need a rule.
-func (j *Judge) opensWithout(r *snapshot.Rule, i *discover.Interface) string {
-	if j.LeavesAllBySource(r, i) {
+func (j *judge) opensWithout(r *snapshot.Rule, i *discover.Interface) string {
+	if j.leavesAllBySource(r, i) {
 		return "and by host_model: strong what this host opens"
 	}
-	isRelated := func(row snapshot.Row) bool { return row.Originated && r.Src.Contains(row.Self) && j.Relates(&row) }
-	if j.OpenedRelated(r) || slices.ContainsFunc(j.Rows, isRelated) {
+	isRelated := func(row snapshot.Row) bool { return row.Originated && r.Src.Contains(row.Self) && j.relates(&row) }
+	if j.openedRelated(r) || slices.ContainsFunc(j.rows, isRelated) {
 		return fmt.Sprintf("and what this host opened from %s %s is related to what its peers began", snapshot.OrAll(r.Src), j.watched())
 	}
 	return fmt.Sprintf("and this host opened nothing from %s %s", snapshot.OrAll(r.Src), j.watched())
@@ -186,19 +185,19 @@ func (j *Judge) opensWithout(r *snapshot.Rule, i *discover.Interface) string {
 
 // byMark judges a rule by the mark of connections. Where the firewall gives the mark only to what comes in by the
 // interface that the rule leads to, and nothing is forwarded, only replies have it.
-func (j *Judge) byMark(r *snapshot.Rule) Judgement {
+func (j *judge) byMark(r *snapshot.Rule) judgement {
 	index := slices.IndexFunc(j.Interfaces, func(i discover.Interface) bool { return j.LeavesBy(r.Family, r.Table, i.Index) })
 	if index < 0 {
-		return Judgement{Verdict: Needed, Reason: fmt.Sprintf("table %s does not lead back by a managed interface", dump.TableName(r.Table))}
+		return judgement{verdict: Needed, reason: fmt.Sprintf("table %s does not lead back by a managed interface", dump.TableName(r.Table))}
 	}
 	i := &j.Interfaces[index]
-	judged := Judgement{For: i, IsOf: func(self netip.Addr) bool { return snapshot.FamilyOf(netip.PrefixFrom(self, 0)) == r.Family }}
-	return judged.conclude(j, cmp.Or(j.needs(r, i, judged.IsOf), j.otherMarks(r, i)),
+	judged := judgement{by: i, isOf: func(self netip.Addr) bool { return snapshot.FamilyOf(netip.PrefixFrom(self, 0)) == r.Family }}
+	return judged.conclude(j, cmp.Or(j.needs(r, i, judged.isOf), j.otherMarks(r, i)),
 		fmt.Sprintf("only what arrives by %s gets the mark, and replypath sends the replies", i.Name))
 }
 
 // otherMarks says what else than replies of an interface may have the mark of a rule, "" for nothing.
-func (j *Judge) otherMarks(r *snapshot.Rule, i *discover.Interface) string {
+func (j *judge) otherMarks(r *snapshot.Rule, i *discover.Interface) string {
 	isOthers := func(h snapshot.Hook) bool { return h.Interface == i.Index && !h.Ours }
 	switch {
 	case r.IIF != "" || r.OIF != "" || r.Other:
@@ -209,7 +208,7 @@ func (j *Judge) otherMarks(r *snapshot.Rule, i *discover.Interface) string {
 		return "what else has the mark may not be read"
 	case !marksOnly(&j.Firewall, r, i) || slices.ContainsFunc(j.Hooks, isOthers):
 		return fmt.Sprintf("what else than packets from %s has the mark is not known", i.Name)
-	case slices.ContainsFunc(j.SocketMarks, r.SelectsMark):
+	case slices.ContainsFunc(j.marks, r.SelectsMark):
 		return "a socket gives its packets the mark (SO_MARK)"
 	case j.Forwards(r.Family):
 		return "this host forwards, and what it forwards may have the mark"
@@ -235,31 +234,31 @@ func marksOnly(f *netfilter.Ruleset, r *snapshot.Rule, i *discover.Interface) bo
 }
 
 // openedBefore counts the connections that were seen and need a rule.
-func (j *Judge) openedBefore(r *snapshot.Rule, i *discover.Interface) int {
+func (j *judge) openedBefore(r *snapshot.Rule, i *discover.Interface) int {
 	sum := 0
-	for _, row := range j.Rows {
-		if row.Originated && r.Src.Contains(row.Self) && !j.Relates(&row) && (j.HasSeveralGateways(i, r.Family) || !j.Leaves(i, &row)) {
+	for _, row := range j.rows {
+		if row.Originated && r.Src.Contains(row.Self) && !j.relates(&row) && (j.hasSeveralGateways(i, r.Family) || !j.leaves(i, &row)) {
 			sum += int(row.Flows)
 		}
 	}
 	return sum
 }
 
-// Leaves tells whether the strong host model sends what a row has.
-func (j *Judge) Leaves(i *discover.Interface, r *snapshot.Row) bool {
+// leaves tells whether the strong host model sends what a row has.
+func (j *judge) leaves(i *discover.Interface, r *snapshot.Row) bool {
 	protocol, err := config.Protocol(r.Protocol)
-	return err == nil && j.LeavesBySource(i, r.Self, protocol)
+	return err == nil && j.leavesBySource(i, r.Self, protocol)
 }
 
-// Relates tells whether what a row has goes as answers to its peers go.
-func (j *Judge) Relates(r *snapshot.Row) bool {
+// relates tells whether what a row has goes as answers to its peers go.
+func (j *judge) relates(r *snapshot.Row) bool {
 	protocol, err := config.Protocol(r.Protocol)
-	return err == nil && j.GoesRelated(r.Related, protocol)
+	return err == nil && j.goesRelated(r.Related, protocol)
 }
 
 // watched says for how long it was looked.
-func (j *Judge) watched() string {
-	if text := Shortly(j.Watched); text != "" {
+func (j *judge) watched() string {
+	if text := Shortly(j.lookedFor); text != "" {
 		return "in the " + text + " watched"
 	}
 	return "now"
@@ -278,22 +277,51 @@ func Shortly(d time.Duration) string {
 	return ""
 }
 
-// NeedlessRules tells of each rule that sends answers back, by a source or by the mark of a connection, whether it is needed. What
-// this host opened before now is not regarded: plan does.
-func NeedlessRules(h *snapshot.Host) []finding.Finding {
-	judge := Judge{Host: h}
-	enforces := h.EnforcesAll() && len(h.MissingPrograms()) == 0
-	return finding.Each(h.Rules, func(r *snapshot.Rule) finding.Finding {
-		judged := judge.Rule(r)
-		verdict, severity, reason := "is needed: ", finding.OK, judged.Reason
-		switch {
-		case judged.For == nil:
-			return finding.None
-		case judged.Verdict == NotNeeded && enforces:
-			verdict, severity = "is not needed: ", finding.Note
-		case judged.Verdict == NotNeeded:
-			reason = "replypath does not enforce on all interfaces"
+// leavesBySource tells whether the strong host model sends packets of a protocol that have an address as source by an
+// interface, which is the only one that has it. What the configuration does not list as protocols goes as routed.
+func (j *judge) leavesBySource(i *discover.Interface, a netip.Addr, protocol uint8) bool {
+	return i.Settings.HostModel == config.HostModelStrong && slices.Contains(j.Config.Protocols, protocol) &&
+		slices.Contains(j.Own, discover.OwnAddress{Address: a, Interface: i.Index})
+}
+
+// hasSeveralGateways tells whether an interface has several gateways of everything in a family. What is opened by it goes to
+// the one of its source, which need not be the one that a table names.
+func (j *judge) hasSeveralGateways(i *discover.Interface, family int) bool {
+	count := 0
+	for _, g := range j.Gateways {
+		if g.Interface == i.Index && g.Reach(family).Everything {
+			count++
 		}
-		return seenRule(r, severity, judged.For.Name, r.String()+" "+verdict+reason)
+	}
+	return count > 1
+}
+
+// leavesAllBySource tells whether the strong host model does all that a rule does for what this host opens. TCP stands for
+// all protocols: where one of the usual ones is not listed, rules are needed anyhow.
+func (j *judge) leavesAllBySource(r *snapshot.Rule, i *discover.Interface) bool {
+	return r.Src.IsSingleIP() && !j.hasSeveralGateways(i, r.Family) && j.leavesBySource(i, r.Src.Addr(), config.ProtocolTCP)
+}
+
+// goesRelated tells whether what is related, of a protocol, goes as answers to its peer go.
+func (j *judge) goesRelated(isRelated bool, protocol uint8) bool {
+	return isRelated && j.Config.Related && slices.Contains(j.Config.Protocols, protocol)
+}
+
+// openedRelated tells whether this host opened something related from the addresses of a rule.
+func (j *judge) openedRelated(r *snapshot.Rule) bool {
+	return slices.ContainsFunc(j.uses, func(u snapshot.Use) bool {
+		return r.Src.Contains(u.Local.Addr()) && j.goesRelated(u.Related, u.Protocol)
 	})
+}
+
+// openedNeeding returns what this host opened from the addresses of a rule for an interface that would leave otherwise
+// without it.
+func (j *judge) openedNeeding(r *snapshot.Rule, i *discover.Interface) []snapshot.Use {
+	var list []snapshot.Use
+	for _, u := range j.uses {
+		if !u.Over && r.Src.Contains(u.Local.Addr()) && !j.goesRelated(u.Related, u.Protocol) && (j.hasSeveralGateways(i, r.Family) || !j.leavesBySource(i, u.Local.Addr(), u.Protocol)) {
+			list = append(list, u)
+		}
+	}
+	return list
 }
