@@ -98,13 +98,18 @@ func Judge(h *snapshot.Host) []Finding {
 // anchor is where the table of the documentation has a check.
 func anchor(check string) string { return "check-" + check }
 
-// find runs a check, and says something unless `facts` does.
+// find runs a check, and says something unless `facts` does: that says once what could not be read.
 func (c *check) find(h *snapshot.Host) []Finding {
-	if c.isLeftOut(h) {
-		return nil
+	for _, part := range c.needs {
+		if _, failed := h.Failed[part]; failed {
+			return nil
+		}
 	}
-	if f, unread := c.notLookedAt(h); unread {
-		return []Finding{f}
+	for _, part := range c.needs {
+		if takes, unread := h.Unread[part]; unread {
+			text := fmt.Sprintf("%s is not looked at: to read %s takes %s", c.name, part, takes)
+			return []Finding{finding.Seen(finding.Warning, "", text, remedy.AsRoot(&h.State))}
+		}
 	}
 	if found := c.examine(h); len(found) > 0 {
 		return found
