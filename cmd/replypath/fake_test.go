@@ -431,7 +431,7 @@ func fakePlan(_ context.Context, o plan.Options) (*plan.Plan, error) {
 	p.Rules = []plan.Rule{
 		{Rule: "rule 100: from 10.4.0.100 lookup 101", Kind: plan.KindRule, Verdict: plan.Needed, Connections: 12, Peers: []string{"10.9.0.0/24"},
 			Reason: "this host opened 3 connections from 10.4.0.100 " + watched + "; host_model: strong would send listed protocols by eth1"},
-		{Rule: "rule 1000: from all", Kind: plan.KindRule, Verdict: plan.Foreign, Reason: "it gives each VRF its table", Owner: new("the kernel's VRFs")},
+		{Rule: "rule 1000: from all", Kind: plan.KindRule, Verdict: plan.Foreign, Reason: "it gives each VRF its table", Owner: new("the kernel")},
 		{Rule: "rule 200: from 2001:db8:4::100 lookup 101", Kind: plan.KindRule, Verdict: plan.NotNeeded,
 			Restore: new("ip -6 rule add pref 200 from 2001:db8:4::100 lookup 101"),
 			Reason:  "once replypath enforces on all interfaces: replypath sends the replies, and this host opened nothing from 2001:db8:4::100 " + watched},

@@ -217,9 +217,6 @@ func text(data []byte, kind uint16) string {
 	return string(bytes.TrimRight(attribute(data, kind), "\x00"))
 }
 
-// trimmed is a string of the kernel's, which ends with a zero.
-func trimmed(value []byte) string { return string(bytes.TrimRight(value, "\x00")) }
-
 // trackingCount is there in a network namespace once the kernel tracks connections. It
 // is not asked before: that alone would load the module.
 const trackingCount = "/proc/sys/net/netfilter/nf_conntrack_count"

@@ -191,8 +191,11 @@ func TestRules(t *testing.T) {
 			h.Rules = append(h.Rules, snapshot.Rule{Family: unix.AF_INET, Priority: 7, Dst: testhost.Prefix("192.0.2.0/24"), Refuses: "prohibit"})
 		}, nil, []string{"needed rule rule 7: from all to 192.0.2.0/24 prohibit: it refuses what it matches, and replypath respects that"}},
 		{"of VRFs", func(h *snapshot.Host) {
-			h.Rules = append(h.Rules, snapshot.Rule{Family: unix.AF_INET, Priority: 1000})
-		}, nil, []string{"foreign rule rule 1000: from all: it gives each VRF its table @ the kernel's VRFs"}},
+			h.Rules = append(h.Rules, snapshot.Rule{Family: unix.AF_INET, Priority: 1000, Protocol: unix.RTPROT_KERNEL})
+		}, nil, []string{"foreign rule rule 1000: from all: it gives each VRF its table @ the kernel"}},
+		{"of VRFs, by hand", func(h *snapshot.Host) {
+			h.Rules = append(h.Rules, snapshot.Rule{Family: unix.AF_INET, Priority: 999, Protocol: unix.RTPROT_BOOT})
+		}, nil, []string{"foreign rule rule 999: from all proto boot: it gives each VRF its table"}},
 		{"keepalived's", func(h *snapshot.Host) {
 			h.Rules = append(h.Rules, snapshot.Rule{Family: unix.AF_INET, Priority: 7, Table: 52, Protocol: unix.RTPROT_KEEPALIVED})
 		}, nil, []string{

@@ -36,7 +36,7 @@ type Route struct {
 // makers are those of routes and rules, by linux/rtnetlink.h and zebra/rt_netlink.h of FRR. Static tells nobody: networkd,
 // NetworkManager and people write it.
 var makers = map[int]string{
-	unix.RTPROT_DHCP: "a DHCP client", unix.RTPROT_RA: "router advertisements", unix.RTPROT_KEEPALIVED: "keepalived",
+	unix.RTPROT_KERNEL: "the kernel", unix.RTPROT_DHCP: "a DHCP client", unix.RTPROT_RA: "router advertisements", unix.RTPROT_KEEPALIVED: "keepalived",
 	unix.RTPROT_BIRD: "BIRD", unix.RTPROT_ZEBRA: "FRR", unix.RTPROT_BGP: "FRR", unix.RTPROT_ISIS: "FRR", unix.RTPROT_OSPF: "FRR",
 	unix.RTPROT_RIP: "FRR", unix.RTPROT_EIGRP: "FRR", 190: "FRR", 191: "FRR", 193: "FRR", 194: "FRR", 195: "FRR", 196: "FRR", 197: "FRR",
 }
@@ -125,12 +125,7 @@ type Rule struct {
 }
 
 // Owner is who made it, by its protocol; empty where that tells nothing.
-func (r *Rule) Owner() string {
-	if r.IsVRFs() {
-		return "the kernel's VRFs"
-	}
-	return makers[r.Protocol]
-}
+func (r *Rule) Owner() string { return makers[r.Protocol] }
 
 // IsKernels tells the rules that every host has.
 func (r *Rule) IsKernels() bool {
