@@ -10,8 +10,6 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"replypath/loader/config"
 	"replypath/loader/discover/dump"
 	"replypath/loader/doctor/opened"
@@ -107,14 +105,8 @@ func (e ends) ofAddresses() uint64 {
 }
 
 func (g *gatherer) gather() error {
-	udp, err := opened.Sockets("udp", unix.IPPROTO_UDP)
-	if err != nil {
-		return err
-	}
-	for n := range udp {
-		g.noteMark(&udp[n])
-	}
-	known := &opened.Known{IsOwn: g.IsOwn, UDP: udp, Links: g.Links, SeeTCP: g.noteTCP}
+	known := &opened.Known{IsOwn: g.IsOwn, Links: g.Links, See: g.see}
+	var err error
 	if g.opened, err = opened.Find(known, func(a netip.Addr) bool { return g.managedWith(a) != "" || g.isSelected(a) }); err != nil {
 		return fmt.Errorf("find what this host opened: %w", err)
 	}
@@ -131,17 +123,13 @@ func (g *gatherer) gather() error {
 	return g.each(originated, g.addOriginated)
 }
 
-func (g *gatherer) noteTCP(s *sockets.Socket) {
-	g.noteMark(s)
-	if s.Sent != nil && len(g.sent) < mostSent && g.managedWith(s.Local.Addr()) != "" {
-		g.sent[ends{"tcp", s.Local, s.Remote}.digest()] = sent{s.Segments, *s.Sent}
-	}
-}
-
-// noteMark notes the one that a socket gives its packets.
-func (g *gatherer) noteMark(s *sockets.Socket) {
+// see notes what a socket has sent, and the mark that it gives its packets.
+func (g *gatherer) see(s *sockets.Socket) {
 	if s.Mark != 0 && !slices.Contains(g.marks, s.Mark) {
 		g.marks = append(g.marks, s.Mark)
+	}
+	if s.Sent != nil && len(g.sent) < mostSent && g.managedWith(s.Local.Addr()) != "" {
+		g.sent[ends{"tcp", s.Local, s.Remote}.digest()] = sent{s.Segments, *s.Sent}
 	}
 }
 

@@ -22,6 +22,7 @@ import (
 	"replypath/loader/doctor/remedy"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/hostsettings"
+	"replypath/loader/kernel"
 	"replypath/loader/pins"
 	"replypath/loader/problems"
 )
@@ -118,9 +119,9 @@ var kernels = map[string]string{
 
 // Capabilities finds what this process may not do, which is what one that it starts may not either.
 func Capabilities(h *snapshot.Host) []finding.Finding {
-	return finding.Each(h.Start.Rights, func(r *snapshot.Right) finding.Finding {
+	return finding.Each(h.Start.Rights, func(r *kernel.Right) finding.Finding {
 		return finding.Seen(unlessPinned(&h.State), "",
-			fmt.Sprintf("this process lacks %s, which a start needs %s", r.Name, r.Purpose), remedy.AsRoot(&h.State))
+			fmt.Sprintf("this process lacks %s, which a start needs %s", r.Name(), r.Purpose), remedy.AsRoot(&h.State))
 	})
 }
 

@@ -14,6 +14,7 @@ import (
 	"replypath/loader/discover"
 	"replypath/loader/doctor/snapshot"
 	"replypath/loader/flows"
+	"replypath/loader/kernel"
 	"replypath/loader/pins"
 	"replypath/test/testhost"
 )
@@ -62,14 +63,12 @@ func TestKernelAndRights(t *testing.T) {
 		{"without tcx", testhost.Featured("tcx", false), []string{"note: without tcx: it takes longer ?? uname -r  # kernel 6.6 and later have it"}},
 		{"without a device", testhost.Featured("fallback_route", false), []string{"note: without fallback_route: it takes longer ?? modinfo dummy ifb  # one of these modules has to be loaded"}},
 	})
-	lacking := func(h *snapshot.Host) {
-		h.Start.Rights = []snapshot.Right{{Name: "CAP_BPF", Purpose: "to load programs"}}
-	}
+	lacking := func(h *snapshot.Host) { h.Start.Rights = kernel.Rights[:1] }
 	testhost.Check(t, Capabilities, []testhost.Wants{
 		{"all", nil, nil},
-		{"one is missing", lacking, []string{"error: this process lacks CAP_BPF, which a start needs to load programs ?? replypath doctor  # as root"}},
+		{"one is missing", lacking, []string{"error: this process lacks CAP_BPF, which a start needs to load programs and make maps ?? replypath doctor  # as root"}},
 		{"one is missing beside a datapath", func(h *snapshot.Host) { lacking(h); h.Pinned = true }, []string{
-			"note: this process lacks CAP_BPF, which a start needs to load programs ?? replypath doctor  # as root"}},
+			"note: this process lacks CAP_BPF, which a start needs to load programs and make maps ?? replypath doctor  # as root"}},
 	})
 }
 

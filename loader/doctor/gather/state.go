@@ -154,22 +154,18 @@ func inUnit(groups string) bool {
 // start looks at what a start takes, whether there has been one or not. What is wrong with
 // it is a finding, and keeps nothing else from being looked at. What the kernel can do is not known
 // to who may not load programs.
-func (g *gatherer) start() error {
-	missing, err := kernel.MissingRights()
-	if err != nil {
+func (g *gatherer) start() (err error) {
+	s := &g.host.Start
+	if s.Rights, err = kernel.MissingRights(); err != nil {
 		return err
 	}
-	s, mayLoad := &g.host.Start, true
-	for _, r := range missing {
-		s.Rights = append(s.Rights, snapshot.Right{Name: r.Name(), Purpose: r.Purpose})
-		mayLoad = mayLoad && r.Name() == "CAP_PERFMON"
-	}
+	keepsFromLoading := func(r kernel.Right) bool { return r.Name() != "CAP_PERFMON" }
 	g.host.HasUnit = hasUnit()
 	s.Place, s.BTF = pins.CheckPlace(g.PinDir), kernel.CheckBTF()
 	switch {
 	case g.journal != nil:
 		s.Features = g.journal.Features
-	case !mayLoad:
+	case slices.ContainsFunc(s.Rights, keepsFromLoading):
 		g.host.Unread[snapshot.PartKernel] = "CAP_BPF and CAP_NET_ADMIN"
 	default:
 		s.Features, s.Programs = probe(s.BTF != nil)

@@ -31,10 +31,8 @@ import (
 // Known is what has been read of a host.
 type Known struct {
 	IsOwn func(netip.Addr) bool
-	UDP   []sockets.Socket
 	Links []netlink.Link
-	// SeeTCP is shown each TCP socket; nil: nobody is.
-	SeeTCP func(*sockets.Socket)
+	See   func(*sockets.Socket) // is shown each socket of TCP and UDP
 }
 
 // mostUses bounds what is held in memory: some ten megabytes.
@@ -81,8 +79,16 @@ func (o *Openings) gather() error {
 		}
 	}
 	err := eachSocket("tcp", unix.IPPROTO_TCP, sockets.Listening, func(s *sockets.Socket) { o.accepts[s.Local] = true })
-	err = errors.Join(err, eachSocket("tcp", unix.IPPROTO_TCP, sockets.AnyState, o.connection))
-	o.datagrams()
+	err = errors.Join(err, eachSocket("tcp", unix.IPPROTO_TCP, sockets.AnyState, func(s *sockets.Socket) {
+		o.known.See(s)
+		o.connection(s)
+	}))
+	var udp []sockets.Socket
+	err = errors.Join(err, eachSocket("udp", unix.IPPROTO_UDP, sockets.AnyState, func(s *sockets.Socket) {
+		o.known.See(s)
+		udp = append(udp, *s)
+	}))
+	o.datagrams(udp)
 	o.tunnels()
 	return errors.Join(err, o.associations(), o.raw(), o.ipsec())
 }
@@ -111,13 +117,8 @@ func (o *Openings) add(u snapshot.Use, unlessAsked bool) {
 	o.found[u] = unlessAsked && (before || !again)
 }
 
-// Sockets lists the sockets of a protocol, none where the kernel cannot show them. Those that are not connected have no remote end.
-func Sockets(name string, protocol uint8) (all []sockets.Socket, err error) {
-	err = eachSocket(name, protocol, sockets.AnyState, func(s *sockets.Socket) { all = append(all, *s) })
-	return all, err
-}
-
-// eachSocket is Sockets for those in some states, of which none is kept.
+// eachSocket visits the sockets of a protocol in some states, none where the kernel cannot show them. Those that are not connected
+// have no remote end.
 func eachSocket(name string, protocol uint8, states uint32, visit func(*sockets.Socket)) error {
 	for _, family := range snapshot.Families {
 		err := sockets.Each(protocol, uint8(family), states, func(s *sockets.Socket) {
@@ -171,9 +172,6 @@ func (o *Openings) Suppose() error {
 // connection notes a TCP connection that was not accepted: nobody listens at its
 // end, or it is tracked as this host's. One that is over is left for a while.
 func (o *Openings) connection(s *sockets.Socket) {
-	if o.known.SeeTCP != nil {
-		o.known.SeeTCP(s)
-	}
 	use := snapshot.Use{Protocol: unix.IPPROTO_TCP, Local: s.Local, Remote: s.Remote}
 	isNone := s.State == netlink.TCP_LISTEN || s.State == netlink.TCP_CLOSE
 	if isNone || !o.isMeant(use.Local.Addr()) || o.known.IsOwn(use.Remote.Addr()) {
@@ -190,14 +188,14 @@ var askingPorts = []uint16{123, 500, 4500}
 
 // datagrams finds UDP sockets that may send first: connected ones whose peer did not ask and whose port no server has, and
 // bound ones with a port that the kernel chose and nobody has asked, or of a server that asks as well.
-func (o *Openings) datagrams() {
+func (o *Openings) datagrams(all []sockets.Socket) {
 	serving, chosen := map[uint16]bool{}, firstChosenPort()
-	for _, s := range o.known.UDP {
+	for _, s := range all {
 		if !s.Remote.IsValid() && s.Local.Port() < chosen {
 			serving[s.Local.Port()] = true
 		}
 	}
-	for _, s := range o.known.UDP {
+	for _, s := range all {
 		use := snapshot.Use{Protocol: unix.IPPROTO_UDP, Local: s.Local, Remote: s.Remote}
 		asks := !s.Remote.IsValid() && slices.Contains(askingPorts, s.Local.Port())
 		if !o.isMeant(s.Local.Addr()) || serving[s.Local.Port()] && !asks || s.Remote.IsValid() && o.known.IsOwn(s.Remote.Addr()) {

@@ -116,12 +116,10 @@ func TestAskedFor(t *testing.T) {
 		{"udp, not connected, another asked", "udp", socket(own, ""), netip.MustParseAddrPort("10.4.0.100:22"), false, 1},
 		{"ntp, asked", "udp", socket("10.4.0.100:123", ""), netip.MustParseAddrPort("10.4.0.100:123"), false, 1},
 	} {
-		k := &Known{IsOwn: none}
-		o := finding(k, all)
+		o := finding(&Known{IsOwn: none}, all)
 		o.begun[tracked] = test.isTracked
 		if test.protocol == "udp" {
-			k.UDP = []sockets.Socket{test.socket}
-			o.datagrams()
+			o.datagrams([]sockets.Socket{test.socket})
 		} else {
 			o.connection(&test.socket)
 		}

@@ -11,6 +11,7 @@ import (
 	"replypath/loader/config"
 	"replypath/loader/counters"
 	"replypath/loader/flows"
+	"replypath/loader/kernel"
 	"replypath/loader/pins"
 	"replypath/loader/status"
 )
@@ -93,16 +94,13 @@ func (f *InForce) LoadedFrom() string { return cmp.Or(f.Path, config.DefaultPath
 
 // Start is what a start takes; what is zero is there.
 type Start struct {
-	Place    error // why nothing can be pinned
-	BTF      error // that the kernel has none
-	Programs error // why it loads no programs
-	Rights   []Right
+	Place    error          // why nothing can be pinned
+	BTF      error          // that the kernel has none
+	Programs error          // why it loads no programs
+	Rights   []kernel.Right // that this process lacks
 	// Features are those of the kernel, as far as they can be told.
 	Features []pins.FeatureRecord
 }
-
-// Right is a capability that this process lacks.
-type Right struct{ Name, Purpose string }
 
 // Traffic is what replypath has seen of packets.
 type Traffic struct {
