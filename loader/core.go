@@ -143,17 +143,10 @@ func (l *core) describeConfig() {
 	l.state.ConfigPath = l.options.ConfigPath
 	if encoded := l.config.Encode(); !bytes.Equal(encoded, l.state.Config) {
 		l.state.Config = encoded
-		l.forgetGone()
+		l.state.ForgetGone()
 	}
 	l.state.LoadedAt = time.Now()
 	l.state.ConfigErr = ""
-}
-
-// forgetGone has nobody miss an interface that is gone: a configuration says what is to be managed from now on.
-func (l *core) forgetGone() {
-	for n := range l.state.Interfaces {
-		l.state.Interfaces[n].Gone = nil
-	}
 }
 
 // commit forgets the earlier datapath that is pinned aside.

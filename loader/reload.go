@@ -28,7 +28,7 @@ func (l reload) to(cfg *config.Config) error {
 		return errors.Join(err, tx.Abort())
 	}
 	l.leave(before)
-	l.forgetGone()
+	l.state.ForgetGone()
 	l.describeConfig()
 	l.publish()
 	l.poke()

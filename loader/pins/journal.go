@@ -91,6 +91,13 @@ func (j *Journal) Missed() (list []InterfaceRecord) {
 	return list
 }
 
+// ForgetGone has nobody miss an interface that is gone: a configuration says what is to be managed from now on.
+func (j *Journal) ForgetGone() {
+	for n := range j.Interfaces {
+		j.Interfaces[n].Gone = nil
+	}
+}
+
 // Clone makes a copy of a journal whose lists can be changed.
 func (j *Journal) Clone() *Journal {
 	c := *j
