@@ -182,6 +182,7 @@ func TestRules(t *testing.T) {
 		}},
 		{"its table is empty", testhost.Rule(snapshot.Rule{Priority: 100, Src: testhost.Prefix("10.4.0.100/32"), Table: 77}), nil, []string{
 			"not-needed rule rule 100: from 10.4.0.100 lookup 77: table 77 has no route, as after a link that flapped: the rule does nothing now",
+			"not-needed table ipv4 table 77: only rules lead to it that are not needed",
 		}},
 		{"another source", testhost.Rule(snapshot.Rule{Priority: 100, Src: testhost.Prefix("10.99.0.1/32"), Table: 100}), nil, []string{
 			"needed rule rule 100: from 10.99.0.1 lookup 100: it does not send the answers of an interface back there: replypath does not replace it",
