@@ -125,10 +125,6 @@ func (l *core) datapathOptions(cfg *config.Config) datapath.Options {
 	}
 }
 
-func ofFallback(m *interfaces.Managed) fallback.Interface {
-	return fallback.Interface{Interface: m.Interface, Enforces: m.Enforces()}
-}
-
 // poke has Run look whether there is something to do.
 func (l *core) poke() {
 	select {

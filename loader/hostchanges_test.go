@@ -8,8 +8,6 @@ import (
 	"testing"
 
 	"replypath/loader/discover"
-	"replypath/loader/fallback"
-	"replypath/loader/pins"
 	"replypath/loader/status"
 	"replypath/test/await"
 )
@@ -17,10 +15,8 @@ import (
 // otherChanges are those that are not of the fallback route, nor of those behind it.
 func otherChanges(s shown) []status.HostChange {
 	return slices.DeleteFunc(slices.Clone(s.HostChanges), func(c status.HostChange) bool {
-		key, isSysctl := strings.CutPrefix(c.Object, "sysctl ")
 		return strings.Contains(c.Object, discover.OwnDevice) || strings.Contains(c.Object, "default route by") ||
-			strings.Contains(c.Object, "which nobody has") ||
-			isSysctl && fallback.IsGivingWay(pins.SysctlRecord{Key: key})
+			strings.Contains(c.Object, "which nobody has")
 	})
 }
 

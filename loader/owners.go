@@ -83,18 +83,16 @@ func (l *core) appointOwners() {
 		Netlink: l.netlinkNow, Datapath: l.datapathNow, Attachments: l.attachments,
 		Sysctls: l.sysctls, Qdiscs: qdiscs, Tx: &l.tx, Journal: &l.state, Log: l.log, Identities: l.identities,
 		ModeChanged: func(index int) { l.gateways.ModeChanged(index) }, Forget: l.forgetInterface,
-		Released: func(index int) { l.routes.Forget(index) },
 	})
 	l.routes = fallback.New(fallback.Host{
 		Netlink: l.netlinkNow, Datapath: l.datapathNow,
 		Attacher:   means,
 		Enabled:    func() bool { return l.config.FallbackRoute },
 		Interfaces: l.fallbackInterfaces, NameOf: l.interfaces.NameOf,
-		Enforces:  func(device int) bool { return l.interfaces.Get(device).Enforces() },
 		Gateways:  func(device int) []*gateways.View { return l.gateways.Of(device) },
 		Protocols: func() []uint8 { return l.config.Protocols },
-		Tx:        &l.tx, Sysctls: l.sysctls, Journal: &l.state, Save: l.save, Log: l.log,
-		ChangeSysctl: l.keepSysctl, AttachAgain: l.attachments.AttachingAgain,
+		Tx:        &l.tx, Journal: &l.state, Save: l.save, Log: l.log,
+		AttachAgain:   l.attachments.AttachingAgain,
 		RepairedRoute: l.counting(repairRoute), RepairedPrograms: l.counting(repairProgram),
 		Allowance: newAllowance, RetryAfter: slowInterval / 2,
 	})
@@ -104,7 +102,7 @@ func (l *core) appointOwners() {
 		Log:      l.log, Tx: &l.tx, Sysctls: l.sysctls, Journal: &l.state, Save: l.save,
 		Interface: l.gatewayInterface, NameOf: l.interfaces.NameOf, ChangeSysctl: l.keepSysctl,
 		Repaired:      l.counting(repairNeighbour),
-		WantsFallback: l.routes.Wanted, GivesWay: l.routes.GivesWay, Defaults: l.routes.Defaults, Renew: l.routes.Renew,
+		WantsFallback: l.routes.Wanted, Defaults: l.routes.Defaults, Renew: l.routes.Renew,
 	})
 }
 
@@ -153,7 +151,7 @@ func (l *core) forgetInterface(id uint16) error {
 func (l *core) fallbackInterfaces() []fallback.Interface {
 	var list []fallback.Interface
 	for _, m := range l.interfaces.Tended() {
-		list = append(list, ofFallback(m))
+		list = append(list, fallback.Interface{Interface: m.Interface, Enforces: m.Enforces()})
 	}
 	return list
 }

@@ -11,7 +11,6 @@ import (
 	"replypath/loader/attach"
 	"replypath/loader/attachment"
 	"replypath/loader/discover"
-	"replypath/loader/fallback"
 	"replypath/loader/hostmaps"
 	"replypath/loader/hostsettings"
 	"replypath/loader/nexthop"
@@ -242,11 +241,10 @@ func (r *reconciliation) blindByRPFilter() (warnings []string) {
 	return warnings
 }
 
-// restoreObserved puts back what was changed of interfaces that only observe now, or for which nothing is. What gives way is
-// the fallback routes' owner's, which has sockets notice.
+// restoreObserved puts back what was changed of interfaces that only observe now, or for which nothing is.
 func (r *reconciliation) restoreObserved() error {
 	return r.sysctls.Restore(func(s pins.SysctlRecord) bool {
 		m := r.interfaces.Get(s.Interface)
-		return m != nil && (!m.Enforces() || m.IsUntended()) && !fallback.IsGivingWay(s)
+		return m != nil && (!m.Enforces() || m.IsUntended())
 	})
 }

@@ -311,11 +311,10 @@ func (r *runner) linkChanged(m *interfaces.Managed) error {
 		return err
 	}
 	r.publish()
+	var errs []error
 	if isBack {
-		r.gateways.CarrierBack(m.Index)
+		errs = append(errs, r.gateways.CarrierBack(m.Index))
 	}
-	now := ofFallback(m)
-	errs := []error{r.routes.LinkChanged(&now)}
 	if !m.Up {
 		errs = append(errs, r.gateways.CarrierLost(m.Index))
 	}

@@ -202,7 +202,7 @@ type ownDevice struct {
 var errDeletedAgain = errors.New("deleted again and again: it is made again after a pause, find out who deletes it (ip monitor)")
 
 // find finds the device or makes it. Where it cannot be told whether it is there, it counts as the one of before: the
-// routes to it, and what gives way to them, stay. It tells whether it has made one that somebody had deleted.
+// routes to it stay. It tells whether it has made one that somebody had deleted.
 func (o *ownDevice) find() (again bool, _ error) {
 	before := o.found
 	device, err := Find(o.host.Netlink(), o.host.Journal.Fallback != nil)

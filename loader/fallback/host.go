@@ -15,7 +15,6 @@ import (
 	"replypath/loader/datapath"
 	"replypath/loader/discover"
 	"replypath/loader/gateways"
-	"replypath/loader/hostsettings"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
 	"replypath/loader/undo"
@@ -26,20 +25,16 @@ type Host struct {
 	Netlink    func() *netlink.Handle
 	Datapath   func() *datapath.Datapath // whose programs are attached
 	Attacher   func() attach.Means
-	Enabled    func() bool           // by the configuration
-	Interfaces func() []Interface    // that are managed, by index
-	Enforces   func(device int) bool // whether replies are moved to it
+	Enabled    func() bool        // by the configuration
+	Interfaces func() []Interface // that are managed, by index
 	NameOf     func(device int) string
 	Gateways   func(device int) []*gateways.View
 	Protocols  func() []uint8 // that are served
 
 	Tx      *undo.Tx
-	Sysctls *undo.Sysctls
 	Journal *pins.Journal // Fallback is written
 	Save    func() error  // writes the journal
 	Log     *slog.Logger
-	// ChangeSysctl makes a planned change, or notes it where enforcing would make it; true the first time.
-	ChangeSysctl func(*hostsettings.Change, error) (made bool, err error)
 	// AttachAgain returns what attaches programs again as they were.
 	AttachAgain func(attach.Interface, attach.Mechanism, attach.Programs) func() error
 	// RepairedRoute and RepairedPrograms count what somebody had taken away. Allowance bounds how often each is put back.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,28 +18,24 @@ import (
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
 	"replypath/loader/problems"
-	"replypath/loader/undo"
 )
 
-// Routes own the fallback routes, their device with its programs, what gives way to them, and the routes for bound sockets.
+// Routes own the fallback routes, their device with its programs, and the routes for bound sockets.
 type Routes struct {
-	host     *Host
-	device   ownDevice
-	giveWay  giveWay
-	bound    boundRoutes
-	rules    ruleSet
-	seen     *view
-	err      error
-	kept     []nexthop.OwnRoute // to the device, as they were left last, with those that somebody had deleted once too often
-	repairs  *rate.Limiter
-	toldDown map[int]bool // sockets have looked for a route since the interface went down, by index
+	host    *Host
+	device  ownDevice
+	bound   boundRoutes
+	rules   ruleSet
+	seen    *view
+	err     error
+	kept    []nexthop.OwnRoute // to the device, as they were left last, with those that somebody had deleted once too often
+	repairs *rate.Limiter
 }
 
 // New returns Routes that know of none yet.
 func New(host Host) *Routes {
-	r := &Routes{host: &host, seen: new(view), repairs: host.Allowance(), toldDown: make(map[int]bool)}
+	r := &Routes{host: &host, seen: new(view), repairs: host.Allowance()}
 	r.device = ownDevice{host: r.host, repairs: host.Allowance(), programRepairs: host.Allowance()}
-	r.giveWay = giveWay{host: r.host, seen: r.seen}
 	r.bound = boundRoutes{host: r.host, seen: r.seen}
 	r.rules = ruleSet{host: r.host, repairs: host.Allowance()}
 	return r
@@ -95,11 +90,6 @@ func (r *Routes) Renew() (hasDevice bool, err error) {
 		return false, nil
 	}
 	return true, haveSocketsForget(r.host.Netlink(), r.device.found, unix.AF_INET6)
-}
-
-// GivesWay tells whether routes by an interface give way to the route of a family when the carrier is lost.
-func (r *Routes) GivesWay(device, family int) bool {
-	return r.giveWay.isFor(undo.Setting{Device: device, Family: Name(family), Leaf: ignoreLinkDown})
 }
 
 // Defaults are the other default routes.
@@ -183,8 +173,7 @@ func (r *Routes) bridge() error {
 }
 
 // arrange makes device and routes, those for bound sockets, and the rules: these come before another way goes, and go after
-// it has come. Where that fails, interfaces whose routes give way to a fallback route that is not there any more have their
-// settings back.
+// it has come.
 func (r *Routes) arrange() (boundErr, err error) {
 	enforced := r.host.enforcing(true)
 	planned := familiesOf(enforced)
@@ -201,19 +190,12 @@ func (r *Routes) arrange() (boundErr, err error) {
 	} else {
 		r.seen.families = r.seen.served(r.device.found, planned, r.present())
 	}
-	errs := []error{err, r.giveWay.arrange(r.device.found)}
-	for _, i := range r.host.Interfaces() {
-		if i.Up == r.toldDown[i.Index] { // it was down at the start, or an event was lost
-			errs = append(errs, r.haveSocketsLookAgain(&i))
-		}
-	}
 	wanted := r.bound.wanted(enforced, r.seen.families)
 	present, restErr := r.bound.remove(present, wanted)
 	present, addErr := r.bound.add(present, wanted)
 	r.bound.record(present)
 	r.seen.Bound = present
-	errs = append(errs, rulesErr, r.removeRules(rules))
-	return errors.Join(removeErr, restErr, addErr), errors.Join(errs...)
+	return errors.Join(removeErr, restErr, addErr), errors.Join(err, rulesErr, r.removeRules(rules))
 }
 
 // removeRules removes all but the wanted rules. IPv6 sockets that remember a route to which one of them has led look for
@@ -294,32 +276,6 @@ func (r *Routes) sync(families []int) error {
 	return errors.Join(again, err, removeRoutes(r.host.Netlink(), present, wanted))
 }
 
-// LinkChanged has sockets ask for a route anew where the carrier of the default route's interface comes or goes, once more
-// for each event: the first may come before the kernel has marked its routes.
-func (r *Routes) LinkChanged(i *Interface) error {
-	err := r.bridge()
-	if i.Up && !r.toldDown[i.Index] {
-		return err
-	}
-	return errors.Join(err, r.haveSocketsLookAgain(i))
-}
-
-// haveSocketsLookAgain has IPv6 sockets ask for a route anew. They keep the one that they have: the kernel marks routes
-// without a carrier, but tells no socket (net/ipv6/route.c, rt6_sync_down_dev).
-func (r *Routes) haveSocketsLookAgain(i *Interface) error {
-	if r.device.found == nil || !i.Enforces || !r.GivesWay(i.Index, unix.AF_INET6) {
-		return nil
-	}
-	if _, err := r.Renew(); err != nil {
-		return err
-	}
-	r.toldDown[i.Index] = !i.Up
-	return nil
-}
-
-// Forget forgets an interface that is not managed any more.
-func (r *Routes) Forget(device int) { delete(r.toldDown, device) }
-
 // drop takes everything away. A start that may still fail, and a trial of which the one before has it, leave that for
 // later.
 func (r *Routes) drop() error {
@@ -328,16 +284,14 @@ func (r *Routes) drop() error {
 		return err
 	}
 	r.seen.families, r.kept = nil, nil
-	errs := []error{r.giveWay.arrange(r.device.found)} // which has nobody's do so
 	switch {
 	case device == nil:
-		errs = append(errs, r.remove(false))
+		return r.remove(false)
 	case isOfBeforeTrial(r.host.Journal.Trial):
 		r.host.Tx.Leave()
-	default:
-		errs = append(errs, r.host.Tx.Postpone(func() error { return r.remove(true) }))
+		return nil
 	}
-	return errors.Join(errs...)
+	return r.host.Tx.Postpone(func() error { return r.remove(true) })
 }
 
 // isOfBeforeTrial tells whether the datapath that a trial may have to put back has the device.
@@ -378,10 +332,6 @@ func (r *Routes) Feature() pins.FeatureRecord {
 	default:
 		f.Effect = fmt.Sprintf("on: without a default route replies are built for %s, of kind %s, and moved off it",
 			discover.OwnDevice, device.Kind)
-		if names := r.giveWay.covered(); len(names) > 0 {
-			f.Effect += "; when the carrier is lost of " + strings.Join(names, ", ") +
-				" only while a daemon runs, as another interface has a route to the same network"
-		}
 	}
 	return f
 }

@@ -32,6 +32,7 @@ type gateway struct {
 	mac      net.HardwareAddr
 	last     net.HardwareAddr   // that it had last, whether or not it has failed since
 	only     bool               // it is the only next hop of a family's default routes
+	alone    bool               // all of these lead by its interface
 	deleting bool               // somebody has its entry deleted
 	stage    stage              // what is done about it
 	progress progress           // of connections by it, while it is held

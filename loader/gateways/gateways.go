@@ -16,7 +16,8 @@ import (
 func (t *Table) Track(found *nexthop.Routers) error {
 	var errs []error
 	present := make(map[gatewayKey]bool)
-	only := onlyGateways(found.Defaults)
+	only := onlyGateways(found.Defaults, func(a, b gatewayKey) bool { return a == b })
+	alone := onlyGateways(found.Defaults, func(a, b gatewayKey) bool { return a.device == b.device })
 	t.records.recall()
 	for _, seen := range found.Gateways {
 		key := keyOf(&seen)
@@ -30,7 +31,7 @@ func (t *Table) Track(found *nexthop.Routers) error {
 			t.gateways[key] = &gateway{id: record.ID}
 			t.gateways[key].recall(record)
 		}
-		t.gateways[key].only = only[key]
+		t.gateways[key].only, t.gateways[key].alone = only[key], alone[key]
 		t.observe(t.gateways[key], seen)
 	}
 	for key, g := range t.gateways {

@@ -4,6 +4,7 @@ package gateways
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"replypath/loader/attach"
@@ -29,37 +30,32 @@ import (
 // there are others, the kernel may choose among them by the state of their entries (rt6_check_neigh() in
 // net/ipv6/route.c, fib_detect_death() in net/ipv4/fib_semantics.c).
 
-// onlyGateways returns those that are the only next hop of a family's default
-// routes, but for those that the kernel does not go over to.
-func onlyGateways(defaults []nexthop.Default) map[gatewayKey]bool {
-	byFamily := make(map[int]map[gatewayKey]bool)
+// onlyGateways returns those beside which the default routes of their families have no other next hop, but for those that the
+// kernel does not go over to. What is no other one is told by same.
+func onlyGateways(defaults []nexthop.Default, same func(a, b gatewayKey) bool) map[gatewayKey]bool {
+	keyOf := func(d nexthop.Default) gatewayKey { return gatewayKey{d.Interface, d.Gateway} }
+	only := make(map[gatewayKey]bool)
 	for _, d := range defaults {
-		if d.Behind {
+		if d.Behind || !d.Gateway.IsValid() {
 			continue
 		}
-		if byFamily[d.Family] == nil {
-			byFamily[d.Family] = make(map[gatewayKey]bool)
-		}
-		byFamily[d.Family][gatewayKey{d.Interface, d.Gateway}] = true
-	}
-	only := make(map[gatewayKey]bool)
-	for _, gateways := range byFamily {
-		for key := range gateways {
-			before, known := only[key] // of the other family: an IPv4 route may lead by one of several IPv6 routers
-			only[key] = len(gateways) == 1 && key.address.IsValid() && (before || !known)
-		}
+		isOther := func(o nexthop.Default) bool { return !o.Behind && o.Family == d.Family && !same(keyOf(o), keyOf(d)) }
+		before, known := only[keyOf(d)] // of the other family: an IPv4 route may lead by one of several IPv6 routers
+		only[keyOf(d)] = !slices.ContainsFunc(defaults, isOther) && (before || !known)
 	}
 	return only
 }
 
 // tendHold holds a gateway that has just failed, and lets go of one that has
-// answered. One that had failed before a route led by it is asked first.
+// answered. One that had failed before a route led by it is asked first, but without a carrier nobody can be.
 func (t *Table) tendHold(g *gateway, isNew bool) {
+	on := t.host.Interface(g.Interface)
 	switch {
-	case !t.host.Interface(g.Interface).Enforces:
+	case !on.Enforces:
 		t.letGo(g)
-	case g.State == nexthop.StateFailed && isNew && !g.isHeld() && !g.isBridged():
-	case g.State == nexthop.StateFailed, g.isHeld() && (g.State == nexthop.StateIncomplete || g.State == nexthop.StateNone):
+	case g.State == nexthop.StateFailed && isNew && on.Up && !g.isHeld() && !g.isBridged():
+	case g.State == nexthop.StateFailed, g.isHeld() && g.State == nexthop.StateNone,
+		g.State == nexthop.StateIncomplete && (g.isHeld() || !on.Up): // without a carrier nobody can answer
 		if t.host.mayHold(g) {
 			t.hold(g)
 		} else {
@@ -93,7 +89,11 @@ func (t *Table) hold(g *gateway) {
 	errs := []error{nexthop.Probe(t.host.Netlink(), g.Gateway, g.stopgap()), t.programs.tell(g)}
 	if isNew {
 		g.on(onHold)
-		t.host.Log.Warn("gateway does not answer: its neighbour entry is held, so that replies by other interfaces are built",
+		why := "gateway does not answer"
+		if !t.host.Interface(g.Interface).Up {
+			why = "gateway cannot be asked without a carrier"
+		}
+		t.host.Log.Warn(why+": its neighbour entry is held, so that replies by other interfaces are built",
 			"interface", t.host.NameOf(g.Interface), "gateway", g.Address, "mac", g.macOrNone())
 		if !g.isUnknown() {
 			errs = append(errs, t.settings.haveEverybodyAsked(g))

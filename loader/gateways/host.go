@@ -39,10 +39,7 @@ type Host struct {
 	// Repaired counts a neighbour entry that somebody had deleted.
 	Repaired func()
 
-	// WantsFallback tells whether there are to be fallback routes, GivesWay whether the default routes of a family by an
-	// interface give way to one without a carrier.
-	WantsFallback func() bool
-	GivesWay      func(device, family int) bool
+	WantsFallback func() bool              // there are to be fallback routes
 	Defaults      func() []nexthop.Default // the other default routes
 	// Renew has sockets look for an IPv6 route anew. It tells whether there is a device of fallback routes: without one,
 	// nothing is done.
@@ -69,11 +66,11 @@ func unlessGone(err error) error {
 	return err
 }
 
-// mayHold tells whether a gateway is one whose silence is bridged. Without a carrier the default
-// route gives way instead, where it may; when it begins to, IPv4 sockets go on by the route that they have.
+// mayHold tells whether a gateway is one whose silence is bridged. Without a carrier the kernel goes over to no other
+// one of the same interface that would answer.
 func (h *Host) mayHold(g *gateway) bool {
 	s := h.Interface(g.Interface)
-	return g.only && h.WantsFallback() && s.Enforces && (s.Up || h.staysWithoutCarrier(g) || g.isHeld()) &&
+	return (g.only || g.alone && !s.Up) && h.WantsFallback() && s.Enforces &&
 		(!g.isUnknown() || s.HasHeader && s.Attached) // our programs have everybody asked for it
 }
 
@@ -101,12 +98,6 @@ func (h *Host) askUnknownEvery(g *gateway) time.Duration {
 
 // lockUnit is that of `locktime`: a hundredth of a second (USER_HZ), whatever the kernel's ticks are.
 const lockUnit = 10 * time.Millisecond
-
-// staysWithoutCarrier tells whether the default route by a gateway is not passed over without a carrier, as where another
-// interface has a default route too, or one to the same network.
-func (h *Host) staysWithoutCarrier(g *gateway) bool {
-	return g.IPv4 && !h.GivesWay(g.Interface, unix.AF_INET) || g.IPv6 && !h.GivesWay(g.Interface, unix.AF_INET6)
-}
 
 // noteDeletion counts an entry that somebody deletes and that is put back, and tells whether this one was. The kernel has it
 // fail first, without a question; one that goes for other reasons, with the carrier, a MAC

@@ -46,7 +46,7 @@ func (p *programs) tell(g *gateway) error {
 	if g.isUnknown() {
 		return nil
 	}
-	if p.Interface(g.Interface).isServed() && p.connections.makeProgress(g) {
+	if s := p.Interface(g.Interface); s.isServed() && s.Up && p.connections.makeProgress(g) {
 		return p.forget(g)
 	}
 	clock, err := p.Datapath().Clock()

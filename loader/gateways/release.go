@@ -14,18 +14,14 @@ import (
 // waiting is what the host has sent by a gateway that has no MAC yet.
 type waiting struct{ *Host }
 
-// release lets go what waits where the carrier is gone. The kernel drops the entry a moment before it passes over the route, and
-// asks in vain for three seconds, as long as TCP repeats no segment that waits (skb_still_in_host_queue() in
-// net/ipv4/tcp_output.c). From one of several IPv6 routers it goes over to another one then: that is done once for each loss.
+// release lets go what waits for one of several IPv6 routers where the carrier is gone, as TCP repeats no segment that waits
+// (skb_still_in_host_queue() in net/ipv4/tcp_output.c). The kernel asks in vain for three seconds, and goes over to another
+// one then: that is done once for each loss.
 func (w *waiting) release(g *gateway) error {
-	if !w.Interface(g.Interface).Enforces || len(g.last) == 0 || !w.WantsFallback() ||
-		!g.only && (g.wroteLast || !w.isOneOfSeveral(g)) {
+	if !w.Interface(g.Interface).Enforces || len(g.last) == 0 || !w.WantsFallback() || g.wroteLast || !w.isOneOfSeveral(g) {
 		return nil
 	}
-	if state, err := nexthop.StateNow(g.Gateway); err != nil || state != nexthop.StateIncomplete {
-		return err
-	}
-	g.wroteLast = g.wroteLast || !g.only
+	g.wroteLast = true
 	return nexthop.Probe(w.Netlink(), g.Gateway, g.last)
 }
 

@@ -73,17 +73,26 @@ func (t *Table) ModeChanged(device int) {
 }
 
 // CarrierBack has the gateways of an interface asked whose carrier is back: who is at the other end
-// may be another, or not be there yet.
-func (t *Table) CarrierBack(device int) {
+// may be another, or not be there yet. One that was held for want of a carrier is not refused any more until it was asked.
+func (t *Table) CarrierBack(device int) error {
+	var errs []error
 	for _, g := range t.gateways {
-		if g.Interface == device {
-			g.wroteLast = false
+		if g.Interface != device {
+			continue
 		}
-		if g.Interface == device && !g.isHeld() && t.host.Interface(device).Enforces {
+		if g.wroteLast = g.isHeld() && !g.isUnknown(); g.wroteLast {
+			t.letGo(g)
+		}
+		switch {
+		case g.isHeld() || !t.host.Interface(device).Enforces:
+		case g.wroteLast && t.host.mayHold(g):
+			errs = append(errs, unlessGone(t.bridge(g)))
+		default:
 			g.on(onCarrier)
 			g.asked, g.resolveAt = time.Time{}, time.Now()
 		}
 	}
+	return errors.Join(errs...)
 }
 
 // ProgramsLost has AttachHeld attach them again on an interface whose programs
@@ -124,7 +133,16 @@ func (t *Table) Next() time.Time {
 func (t *Table) CarrierLost(device int) error {
 	var errs []error
 	for _, g := range t.gateways {
-		if g.Interface == device {
+		if g.Interface != device {
+			continue
+		}
+		state, err := nexthop.StateNow(g.Gateway)
+		switch {
+		case err != nil || state != nexthop.StateIncomplete:
+			errs = append(errs, err)
+		case t.host.mayHold(g):
+			t.hold(g)
+		default:
 			errs = append(errs, unlessGone(t.waiting.release(g)))
 		}
 	}

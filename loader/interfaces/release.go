@@ -108,7 +108,6 @@ func (t *Table) endServing(r *pins.InterfaceRecord, what presence) error {
 	// While it can still be told whether an interface that is there is this one.
 	name, err := t.host.Identities().NameOf(r.Index, r.Name)
 	errs := []error{err, t.host.Sysctls.DropOf(r.Index)}
-	t.host.Released(r.Index)
 	delete(t.served, r.Index) // whatever goes wrong: without entries the programs let everything pass
 	gone := name == "" && err == nil
 	if err := errors.Join(t.forgetDevice(r.ID), t.host.Attachments.Release(target)); err != nil {

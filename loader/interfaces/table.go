@@ -37,8 +37,6 @@ type Host struct {
 	Identities  func() *identity.Resolver
 	// ModeChanged is told of an interface whose mode in force has become another.
 	ModeChanged func(index int)
-	// Released is told of an interface that is not managed any more.
-	Released func(index int)
 	// Forget has what was counted for an id that is given to another interface added up elsewhere.
 	Forget func(id uint16) error
 }

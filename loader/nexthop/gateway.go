@@ -69,7 +69,6 @@ type Routers struct {
 	Defaults []Default // of any interface, in no particular order
 	Fallback []OwnRoute
 	Bound    []OwnRoute // those for sockets that are bound to a device
-	Covered  []Covered  // in no particular order
 }
 
 // OwnRoute is a route of replypath's own.

@@ -45,7 +45,6 @@ func Find(nl *netlink.Handle, managed []discover.Interface, t *Table) (Routers, 
 	}
 	hops := slices.DeleteFunc(t.known.hops.List(), func(h hop) bool { return h.isOwn() })
 	found.addDefaults(hops)
-	found.Covered = t.known.networks.covered(managed)
 	found.Gateways, err = resolveAll(nl, managed, hops, t.known.reaches, rules)
 	return found, err
 }

@@ -3,7 +3,6 @@
 package nexthop
 
 import (
-	"maps"
 	"runtime"
 	"slices"
 	"time"
@@ -36,7 +35,6 @@ type Table struct {
 type knowledge struct {
 	scan     *discover.Routes
 	hops     *dump.Values[hop]
-	networks networks
 	reaches  *reaches
 	wasPlain bool   // the last route led by one gateway, and was no default route
 	reached  *found // by the last route
@@ -133,8 +131,7 @@ func readAll(readers []*familyReader) (*knowledge, time.Duration, error) {
 
 func newKnowledge() *knowledge {
 	return &knowledge{
-		scan: discover.NewRoutes(), hops: dump.NewValues(collectHops),
-		networks: make(networks), reaches: newReaches(),
+		scan: discover.NewRoutes(), hops: dump.NewValues(collectHops), reaches: newReaches(),
 	}
 }
 
@@ -142,14 +139,13 @@ func newKnowledge() *knowledge {
 func (k *knowledge) take(family int, from *knowledge) {
 	k.scan.Take(family, from.scan)
 	k.hops.Take(family, from.hops)
-	maps.Copy(k.networks, from.networks)
 	k.reaches.take(from.reaches)
 }
 
 // Begin is dump.Collector's.
 func (k *knowledge) Begin(family int) {
 	k.wasPlain, k.reached = false, nil
-	for _, c := range []dump.Collector{k.scan, k.hops, k.networks, k.reaches} {
+	for _, c := range []dump.Collector{k.scan, k.hops, k.reaches} {
 		c.Begin(family)
 	}
 }
@@ -161,7 +157,6 @@ func (k *knowledge) Collect(r *dump.Route) {
 		k.collectWay(r)
 		k.wasPlain = len(r.Hops) == 1 && r.Hops[0].Gateway.IsValid() && r.Dst.Bits() > 0 && r.Type == unix.RTN_UNICAST
 	}
-	k.networks.Collect(r)
 	if isAsBefore && k.reached != nil {
 		k.reaches.add(k.reached, r.Dst.Masked())
 	} else {
@@ -263,11 +258,11 @@ func (t *Table) route(r *dump.Route, removed bool, isManaged func(int) bool) (lo
 		return true
 	}
 	network := r.Dst.Masked()
-	t.may = t.may || t.known.networks.mayDiffer(r) || t.known.reaches.keep(r.Family, network) || t.known.scan.Keep(r.Family, network)
+	t.may = t.may || t.known.reaches.keep(r.Family, network) || t.known.scan.Keep(r.Family, network)
 	return !removed && t.known.add(r, isManaged)
 }
 
-// add adds what a route tells, but which interfaces are covered, and tells whether that matters: an own address does, what leads
+// add adds what a route tells, and tells whether that matters: an own address does, what leads
 // by a managed interface, and that any leads out of an interface, managed or not. All else waits for one of these.
 func (k *knowledge) add(r *dump.Route, isManaged func(int) bool) (matters bool) {
 	k.collectWay(r)
@@ -278,6 +273,5 @@ func (k *knowledge) add(r *dump.Route, isManaged func(int) bool) (matters bool) 
 }
 
 func (k *knowledge) equal(other *knowledge) bool {
-	return k.scan.Equal(other.scan) && k.hops.Equal(other.hops) &&
-		k.networks.equal(other.networks) && k.reaches.equal(other.reaches)
+	return k.scan.Equal(other.scan) && k.hops.Equal(other.hops) && k.reaches.equal(other.reaches)
 }

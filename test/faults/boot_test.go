@@ -63,9 +63,6 @@ func (b *bed) bootRouter(fault fault) {
 	before := b.hostChanges()
 	talks := make(map[traffic.Kind]*traffic.Talk)
 	for _, kind := range traffic.Kinds {
-		if kind != traffic.TCP && b.dropsNeighbour(fault) {
-			continue
-		}
 		c := b.conversation(kind)
 		b.ask(c)
 		if b.waitsForRules(fault) {

@@ -91,6 +91,33 @@ func TestRouterFailover(t *testing.T) {
 	}
 }
 
+// TestRoutersOfOneCable cuts the cable by which two routers are reached: neither answers, and replies by eth1 go on.
+func TestRoutersOfOneCable(t *testing.T) {
+	t.Parallel()
+	eachFamily(t, func(t *testing.T, f topology.Family) {
+		t.Parallel()
+		b := newBed(t, f, anySource)
+		preference := ""
+		if f == topology.IPv6 {
+			preference = "pref medium"
+		}
+		backup := b.addBackup(preference)
+		b.start()
+		b.openAll(backup, b.mustReach) // both are known
+		open := b.conversation(traffic.TCP)
+		b.ask(open)
+		wire := testwire.Capture(t, b.net.Server.Eth1.Peer())
+		b.cutCable()
+		b.askFresh("without a carrier")
+		b.askForSomeTime("without a carrier: a connection that was silent", open)
+		b.wantHostReaches(false, traffic.TCP)
+		b.wantNoLeak("without a carrier", wire)
+		b.plugCable()
+		b.Eventually("the host reaches the client as before", func() error { return b.reach(traffic.TCP) })
+		b.askForSomeTime("after it", open)
+	})
+}
+
 // networkBack is longer than the daemon takes to ask a silent router again, 5 s, and the answer.
 var networkBack = await.Patient(6 * time.Second)
 

@@ -32,15 +32,18 @@ type fault struct {
 }
 
 var faults = []fault{
-	{name: "carrier lost", begin: (*bed).cutCable, end: (*bed).plugCable},
+	{name: "carrier lost", begin: (*bed).cutCable, end: (*bed).plugCable, holds: true},
 	{name: "link down", begin: (*bed).setDown, end: (*bed).setUp},
 	{name: "eth0 deleted", begin: (*bed).deleteEth0, end: (*bed).replaceEth0},
 	{name: "default route removed", begin: (*bed).removeDefault, end: (*bed).addDefault},
 	{name: "gateway silent", begin: (*bed).silenceGateway, end: (*bed).wakeGateway, holds: true},
 }
 
-// gone are the faults that take the default route away, or its use: they have an end before the gateway answers.
+// gone are the faults that have an end before the gateway answers.
 func gone() []fault { return faults[:4] }
+
+// routeless are those that take the default route away.
+func routeless() []fault { return faults[1:4] }
 
 // anySource is a network whose routers check no source.
 var anySource = topology.TwoNICOptions{Policy: topology.AnySource}

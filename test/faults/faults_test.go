@@ -7,7 +7,6 @@ package faults
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -121,18 +120,12 @@ func afterAlone(t *testing.T, fault fault, f topology.Family) *bed {
 	return b
 }
 
-// losesDatagram tells whether one may be lost: with the neighbour, or where there is no TCX and another eth0 has been made.
+// losesDatagram tells whether one may be lost: where there is no TCX and another eth0 has been made.
 // The kernel drops what is sent by that in the moment that it gets its clsact qdisc (net/sched/sch_api.c, qdisc_graft(): it
 // deactivates the device), which is no matter of the fault.
 func (b *bed) losesDatagram(fault fault) bool {
-	return b.dropsNeighbour(fault) ||
-		fault.name == "eth0 deleted" && b.product != nil && *b.product.Status().Interfaces[0].Mechanism == "clsact"
+	return fault.name == "eth0 deleted" && b.product != nil && *b.product.Status().Interfaces[0].Mechanism == "clsact"
 }
-
-// mayWaitForMAC tells whether a datagram may wait for a MAC in vain, as only a daemon enters the last one. The kernel drops
-// the neighbours of a NIC without carrier (arp_netdev_event() in net/ipv4/arp.c) before it passes over its routes
-// (fib_netdev_event() in net/ipv4/fib_frontend.c): what another processor sends between them finds a route but no MAC.
-func (b *bed) mayWaitForMAC(fault fault) bool { return b.unattended && fault.name == "carrier lost" }
 
 // waitsForRules tells whether it takes the daemon to lead replies to the fallback route: IPv6 has no table that is asked
 // without a rule, and rules stand while there is no default route alone. A datagram of the moment in between is lost.
@@ -166,10 +159,10 @@ func (b *bed) wantSnapshot(before host.Snapshot) {
 }
 
 // TestFaultsWithoutDaemon has those happen that the kernel bridges alone for IPv4, after the daemon was killed. They take
-// turns with the mechanisms, and a quick run has every third.
+// turns with the mechanisms, and a quick run has the first.
 func TestFaultsWithoutDaemon(t *testing.T) {
 	quick, all := short.Run(t), short.Long(t, "the other mechanism of each fault")
-	for n, fault := range gone() {
+	for n, fault := range routeless() {
 		for m, mechanism := range []string{"clsact", "usual"} {
 			if quick && n%3 != 0 || !all && m != n%2 {
 				continue
@@ -296,7 +289,7 @@ func (b *bed) bridge(fault fault, during, after func()) {
 		}
 		c := b.conversation(kind)
 		b.ask(c)
-		if kind == traffic.UDP && (b.mayWaitForMAC(fault) || b.waitsForRules(fault)) {
+		if kind == traffic.UDP && b.waitsForRules(fault) {
 			talks = append(talks, c.KeepRepeating(b))
 		} else {
 			talks = append(talks, c.KeepThrough(b))
@@ -309,11 +302,7 @@ func (b *bed) bridge(fault fault, during, after func()) {
 	b.begin(fault)
 	b.askFresh(fault.name)
 	during()
-	if b.unattended && b.dropsNeighbour(fault) {
-		b.Logf("%s: a connection that was silent is not asked", fault.name)
-	} else {
-		b.askForSomeTime(fault.name+": a connection that was silent", silent)
-	}
+	b.askForSomeTime(fault.name+": a connection that was silent", silent)
 	b.wantHostReaches(false, traffic.TCP)
 	if !fault.holds { // datagrams go on to the gateway: it may be there, for all they know
 		b.wantHostReaches(false, traffic.UDP)
@@ -376,14 +365,6 @@ func (b *bed) askTimes(what string, c *traffic.Conversation, questions int) {
 	if slowest >= promptly {
 		b.Errorf("%s: answered after %s", what, slowest)
 	}
-}
-
-// dropsNeighbour tells whether IPv6 sockets keep a route without a carrier to a neighbour that the kernel has dropped:
-// a daemon has them look anew, until when a datagram may be lost; without one they do so when they have repeated a
-// segment three times. From 5.16 there is a setting to keep the neighbour.
-func (b *bed) dropsNeighbour(fault fault) bool {
-	_, err := os.Stat("/proc/sys/net/ipv6/conf/all/ndisc_evict_nocarrier")
-	return errors.Is(err, fs.ErrNotExist) && b.family == topology.IPv6 && fault.name == "carrier lost"
 }
 
 // askFresh asks by each kind, and wants the answers at once.
@@ -496,9 +477,9 @@ func (b *bed) wantShown(fault fault, present bool) {
 		state := b.gatewayState()
 		shown := active
 		if fault.holds {
-			shown = state == "held" && !reachable && !active
+			shown = state == "held" && !reachable && active == (fault.name == "carrier lost")
 		}
-		if shown == present && (present || reachable && state != "held") {
+		if shown == present && (present || reachable && state != "held" && !active) {
 			b.Logf("%s, over: %t: status and metrics show the gateway %s, reachable: %t, the fallback route active: %t",
 				fault.name, !present, state, reachable, active)
 			return nil

@@ -178,7 +178,7 @@ func TestUnitFileSystem(t *testing.T) {
 	m.Refuse(append(inside, "mkdir /sys/fs/cgroup/x")...)
 	m.Refuse(append(inside, "test -e /dev/net/tun -o -e /dev/mem")...)
 	m.Run(append(inside, "mkdir /sys/fs/bpf/x && rmdir /sys/fs/bpf/x")...)
-	settings := []string{"ipv4/conf/eth1/rp_filter", "ipv6/conf/eth1/ignore_routes_with_linkdown"}
+	settings := []string{"ipv4/conf/eth1/rp_filter", "ipv6/neigh/eth1/ucast_solicit"}
 	for _, setting := range settings {
 		m.Run(append(inside, "cat /proc/sys/net/"+setting+" >/proc/sys/net/"+setting)...)
 	}

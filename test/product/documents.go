@@ -97,8 +97,7 @@ type HostChange struct{ Object, Before, After, Undo string }
 // host with a default route has.
 func (s *Status) OtherChanges() []HostChange {
 	return slices.DeleteFunc(slices.Clone(s.HostChanges), func(c HostChange) bool {
-		return strings.Contains(c.Object, "replypath0") || strings.Contains(c.Object, "ignore_routes_with_linkdown") ||
-			strings.Contains(c.Object, "router_probe_interval") || strings.Contains(c.Object, "ndisc_evict_nocarrier") ||
+		return strings.Contains(c.Object, "replypath0") ||
 			strings.Contains(c.Object, "default route by") || strings.Contains(c.Object, "which nobody has") ||
 			strings.Contains(c.Object, "rules for replies")
 	})

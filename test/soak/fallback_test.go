@@ -72,7 +72,6 @@ func (s *soak) loseCarrier() {
 	if s.hasSecondDefault { // beside another one, the kernel goes on using the first
 		s.changeSecondDefault()
 	}
-	s.awaitGivingWay()
 	eth0, router := s.n.Server.Eth0, s.n.Server.Eth0.Peer()
 	defer product.Quiet(s.t)()
 	b := s.bridge(s.n.Server.Eth1)
@@ -86,21 +85,6 @@ func (s *soak) loseCarrier() {
 	}
 	s.awaitRoute("eth0")
 	s.bridge(eth0).await(s.t, 1)
-}
-
-// awaitGivingWay returns when the daemon knows that eth0 holds the only default routes.
-func (s *soak) awaitGivingWay() {
-	s.t.Helper()
-	for _, f := range s.n.Families() {
-		key := fmt.Sprintf("net/%s/conf/eth0/ignore_routes_with_linkdown", f)
-		await.Eventually(s.t, key, func() error {
-			value, err := s.n.Server.Sysctl(key)
-			if err == nil && value != "1" {
-				err = fmt.Errorf("it is %s", value)
-			}
-			return err
-		})
-	}
 }
 
 // awaitRules returns when rules alone lead replies to the fallback routes.
