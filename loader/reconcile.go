@@ -241,10 +241,14 @@ func (r *reconciliation) blindByRPFilter() (warnings []string) {
 	return warnings
 }
 
-// restoreObserved puts back what was changed of interfaces that only observe now, or for which nothing is.
+// noLongerChanged are sysctls that earlier versions changed, so that default routes gave way to the fallback routes.
+var noLongerChanged = []string{"ignore_routes_with_linkdown", "ndisc_evict_nocarrier", "router_probe_interval"}
+
+// restoreObserved puts back what was changed of interfaces that only observe now, or for which nothing is, and what an
+// earlier version changed.
 func (r *reconciliation) restoreObserved() error {
 	return r.sysctls.Restore(func(s pins.SysctlRecord) bool {
 		m := r.interfaces.Get(s.Interface)
-		return m != nil && (!m.Enforces() || m.IsUntended())
+		return m != nil && (!m.Enforces() || m.IsUntended()) || slices.Contains(noLongerChanged, undo.SettingOf(s).Leaf)
 	})
 }

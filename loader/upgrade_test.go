@@ -343,3 +343,30 @@ func admissions(r *running) (sum uint64) {
 	}
 	return sum
 }
+
+// TestUpgradeRestoresSysctls: what an earlier version changed and this one does not is put back by the next start.
+func TestUpgradeRestoresSysctls(t *testing.T) {
+	b := newServer(t)
+	r := b.start()
+	changed := map[string]string{ // by the value of before
+		"net.ipv4.conf.eth0.ignore_routes_with_linkdown": "0", "net.ipv6.conf.eth0.ignore_routes_with_linkdown": "0",
+		"net.ipv6.conf.eth0.router_probe_interval": "60",
+	}
+	r.locked(func() error {
+		for key, before := range changed {
+			r.state.Sysctls = append(r.state.Sysctls, pins.SysctlRecord{Interface: b.eth0.Index, Key: key, Before: before, After: "1"})
+		}
+		return r.save()
+	})
+	r.stop()
+	for key := range changed {
+		b.setSysctl(strings.ReplaceAll(key, ".", "/"), "1")
+	}
+	b.start()
+	for key, before := range changed {
+		eventually(t, key+" is put back", func() bool {
+			isRecorded := slices.ContainsFunc(b.journal().Sysctls, func(r pins.SysctlRecord) bool { return r.Key == key })
+			return !isRecorded && b.sysctl(strings.ReplaceAll(key, ".", "/")) == before
+		})
+	}
+}
