@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"replypath/bpf"
-	"replypath/loader/hostsettings"
 	"replypath/loader/pins"
 )
 
@@ -35,8 +34,6 @@ func HaveTCX() (bool, error) {
 // Kernel is what depends on the running kernel.
 type Kernel struct {
 	TCX bool
-	// KeepsNeighbours: IPv6 entries may outlive the carrier (ndisc_evict_nocarrier, from 5.16).
-	KeepsNeighbours bool
 	bpf.Features
 }
 
@@ -53,8 +50,6 @@ func Probe() (Kernel, error) {
 		k    Kernel
 		errs [2]error
 	)
-	_, err := hostsettings.ReadNumber(hostsettings.Key("ipv6", "all", "ndisc_evict_nocarrier"))
-	k.KeepsNeighbours = err == nil
 	k.TCX, errs[0] = HaveTCX()
 	k.Features, errs[1] = bpf.ProbeFeatures()
 	return k, errors.Join(errs[:]...)
@@ -77,10 +72,6 @@ func (k Kernel) Records(byTCX bool) (records []pins.FeatureRecord) {
 		{"kernel_skb", k.KernelSKB, "replies whose data nobody shares are moved without a copying function, in two thirds of the time", copies},
 		{"tail_calls", k.TailCalls, "what the host starts by a gateway that has never answered is refused at once",
 			"what the host starts by a gateway that has never answered is dropped, not refused"},
-		{"ndisc_evict_nocarrier", k.KeepsNeighbours,
-			"open IPv6 connections go on at once when the carrier of the default route's interface is lost",
-			"by IPv6 a datagram may be lost when the carrier of the default route's interface is; without a daemon " +
-				"open connections pause for some seconds"},
 		{"btf", true, "the kernel's sockets can be read", ""},
 	} {
 		record := pins.FeatureRecord{Name: f.name, Available: f.has, Effect: f.effect}

@@ -52,7 +52,7 @@ func (j *judge) rule(r *snapshot.Rule) judgement {
 		return j.bySource(r, i)
 	}
 	switch {
-	case r.Refuses == "" && j.HolderOf(r.Src) != nil && j.isEmpty(r):
+	case r.Refuses == "" && r.IIF == "" && j.HolderOf(r.Src) != nil && j.isEmpty(r):
 		return judgement{verdict: NotNeeded, reason: fmt.Sprintf("table %s has no route, as after a link that flapped: the rule does nothing now", dump.TableName(r.Table))}
 	case r.IsVRFs():
 		return judgement{verdict: Foreign, reason: "it gives each VRF its table"}

@@ -37,14 +37,12 @@ func running(t *testing.T) version {
 // since tells from which version on Linux has a feature that is done without
 // before. Distributions that put newer parts into older kernels have more.
 var since = map[string]version{
-	"check_mtu":  {5, 12},
-	"kernel_skb": {6, 2},
-	"probe_read": {5, 10}, // unless it is locked down
-	"tail_calls": {5, 10}, // of amd64's JIT
-	"tcx":        {6, 6},
-
-	"ndisc_evict_nocarrier": {5, 16},
-	"repair_udp_source":     {5, 14},
+	"check_mtu":         {5, 12},
+	"kernel_skb":        {6, 2},
+	"probe_read":        {5, 10}, // unless it is locked down
+	"tail_calls":        {5, 10}, // of amd64's JIT
+	"tcx":               {6, 6},
+	"repair_udp_source": {5, 14},
 }
 
 // TestFeatures compares what the status says about the kernel with the kernel's version: what is missing is told by

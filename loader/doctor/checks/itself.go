@@ -109,12 +109,11 @@ func comesWith(feature string) string {
 }
 
 var kernels = map[string]string{
-	"tcx":                   "kernel 6.6 and later have it",
-	"check_mtu":             "kernel 5.12 and later have it",
-	pins.FeatureProbeRead:   "lockdown=integrity on the kernel's command line leaves it, lockdown=confidentiality takes it away",
-	"kernel_skb":            "kernel 6.2 and later have it",
-	"tail_calls":            "kernel 6.0 and later have it on every machine",
-	"ndisc_evict_nocarrier": "kernel 5.16 and later have it",
+	"tcx":                 "kernel 6.6 and later have it",
+	"check_mtu":           "kernel 5.12 and later have it",
+	pins.FeatureProbeRead: "lockdown=integrity on the kernel's command line leaves it, lockdown=confidentiality takes it away",
+	"kernel_skb":          "kernel 6.2 and later have it",
+	"tail_calls":          "kernel 6.0 and later have it on every machine",
 }
 
 // Capabilities finds what this process may not do, which is what one that it starts may not either.
