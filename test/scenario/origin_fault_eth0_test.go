@@ -30,7 +30,7 @@ type eth0Fault struct {
 }
 
 var eth0Faults = []eth0Fault{
-	{name: "carrier lost", noRoute: true, begin: func(t *testing.T, s *topology.S1, _ *product.Product) {
+	{name: "carrier lost", begin: func(t *testing.T, s *topology.S1, _ *product.Product) {
 		await.Must(t, s.B.Eth0.Peer().SetDown())
 		awaitNoCarrier(t, s.B.Eth0)
 	}, end: func(t *testing.T, s *topology.S1, _ *product.Product) { setUpAgain(t, s.B.Eth0.Peer()) }},
