@@ -81,24 +81,24 @@ func (t *Table) hold(g *gateway) {
 	if g.isHeld() && g.State == nexthop.StateFailed && time.Since(g.probed) < resolveFailed {
 		return // schedule has the time
 	}
-	isNew := !g.isHeld()
-	if isNew {
-		g.progress = progress{} // what was found before is of another silence
-	}
+	isNew, isUp := !g.isHeld(), t.host.Interface(g.Interface).Up
 	g.probed, g.checkFor = time.Now(), t.host.askUnknownEvery(g)
-	errs := []error{nexthop.Probe(t.host.Netlink(), g.Gateway, g.stopgap()), t.programs.tell(g)}
+	var errs []error
 	if isNew {
 		g.on(onHold)
-		why := "gateway does not answer"
-		if !t.host.Interface(g.Interface).Up {
-			why = "gateway cannot be asked without a carrier"
-		}
-		t.host.Log.Warn(why+": its neighbour entry is held, so that replies by other interfaces are built",
-			"interface", t.host.NameOf(g.Interface), "gateway", g.Address, "mac", g.macOrNone())
-		if !g.isUnknown() {
-			errs = append(errs, t.settings.haveEverybodyAsked(g))
-		}
+		g.progress = progress{} // what was found before is of another silence
+		t.host.logHeld(g, isUp)
 		errs = append(errs, t.programs.attach(g))
+	}
+	if !isUp { // a SYN that waits is refused when it is let go
+		errs = append(errs, t.programs.tell(g))
+	}
+	errs = append(errs, nexthop.Probe(t.host.Netlink(), g.Gateway, g.stopgap()))
+	if isUp { // it may take its time to look at connections
+		errs = append(errs, t.programs.tell(g))
+	}
+	if isNew && !g.isUnknown() {
+		errs = append(errs, t.settings.haveEverybodyAsked(g))
 	}
 	if err := unlessGone(errors.Join(errs...)); err != nil {
 		t.host.Log.Error("the neighbour entry of a silent gateway is not held", "gateway", g.Address, "error", err)

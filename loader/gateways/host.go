@@ -120,6 +120,15 @@ func (h *Host) noteDeletion(g *gateway, seen nexthop.Gateway) (counted bool) {
 	return counted
 }
 
+func (h *Host) logHeld(g *gateway, isUp bool) {
+	why := "gateway does not answer"
+	if !isUp {
+		why = "gateway cannot be asked without a carrier"
+	}
+	h.Log.Warn(why+": its neighbour entry is held, so that replies by other interfaces are built",
+		"interface", h.NameOf(g.Interface), "gateway", g.Address, "mac", g.macOrNone())
+}
+
 func (h *Host) logMAC(g *gateway, mac net.HardwareAddr) {
 	switch {
 	case g.mac == nil:

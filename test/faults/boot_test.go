@@ -3,6 +3,7 @@
 package faults
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -77,6 +78,12 @@ func (b *bed) bootRouter(fault fault) {
 	host.Nft(b, b.net.Production.Host, booting)
 	fault.end(b)
 	ended := time.Now()
+	b.Eventually("the daemon knows that the fault is over", func() error { // until then what the host starts is refused
+		if state := b.gatewayState(); state == "held" {
+			return errors.New(state)
+		}
+		return nil
+	})
 	connected := make(chan failure, 1)
 	go func() { connected <- b.connectOnce() }()
 	slowest := b.askWhile(ended.Add(bootsFor / 3)) // what is asked of the product then takes its time, too
