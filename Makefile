@@ -96,7 +96,7 @@ test-long: build root all-packages ## run what repeats for long: restarts by the
 		./test/restarts ./test/fleet ./test/faults ./test/floods ./loader ./packaging
 	$(MAKE) --no-print-directory soak
 
-evidence: ## make docs/EVIDENCE.md from what test-all has printed
+evidence: ## make build/evidence.md from what test-all has printed
 	$(GO) run ./test/evidence
 
 # Those that neither need root nor make a namespace.

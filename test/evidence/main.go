@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Evidence makes docs/EVIDENCE.md: which test shows what, with what the tests of one run have printed.
+// Evidence makes build/evidence.md: which test shows what, with what the tests of one run have printed; and docs/EVIDENCE.md, which has
+// the first promise of each kind.
 package main
+
+//go:generate go run . -promises promises.yaml -summary ../../docs/EVIDENCE.md
 
 import (
 	"errors"
@@ -19,6 +22,7 @@ const remedy = "run make test-all and make evidence"
 // options are what the flags say.
 type options struct {
 	promises, page string
+	summary        string
 	kernels        string
 	logs           []string
 	run            run
@@ -26,7 +30,12 @@ type options struct {
 }
 
 func main() {
-	if err := generate(parseFlags()); err != nil {
+	o := parseFlags()
+	do := generate
+	if o.summary != "" {
+		do = writeSummary
+	}
+	if err := do(o); err != nil {
 		fmt.Fprintln(os.Stderr, "evidence:", err)
 		os.Exit(1)
 	}
@@ -36,7 +45,8 @@ func parseFlags() *options {
 	var o options
 	log := flag.Bool("log", false, "read the logs named behind the flags, not those of build/tests")
 	flag.StringVar(&o.promises, "promises", "test/evidence/promises.yaml", "what is promised, and by which tests it is shown")
-	flag.StringVar(&o.page, "page", "docs/EVIDENCE.md", "the page to write")
+	flag.StringVar(&o.page, "page", "build/evidence.md", "the page to write")
+	flag.StringVar(&o.summary, "summary", "", "write the first promise of each kind to this page instead")
 	flag.StringVar(&o.kernels, "kernels", "build/kernels", "logs of test-kernels, for what this machine's kernel has to skip")
 	flag.StringVar(&o.run.Commit, "commit", "", "commit of the run, where its logs do not say it")
 	flag.StringVar(&o.run.Kernel, "kernel", "", "kernel of the run, where its logs do not say it")
@@ -48,6 +58,22 @@ func parseFlags() *options {
 		o.logs, _ = filepath.Glob("build/tests/*.log") // the pattern is valid
 	}
 	return &o
+}
+
+// writeSummary reads promises, and writes the page that is committed.
+func writeSummary(o *options) error {
+	p, err := promise.Read(o.promises)
+	if err != nil {
+		return err
+	}
+	text, err := summarize(p)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(o.summary, []byte(text), 0o644); err != nil {
+		return fmt.Errorf("write summary: %w", err)
+	}
+	return nil
 }
 
 // generate reads promises and logs, and writes the page. An error names each test that failed or did not run.

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"text/template"
 
+	"replypath/test/documents"
 	"replypath/test/evidence/golog"
 	"replypath/test/evidence/promise"
 )
@@ -18,6 +19,33 @@ import (
 var pageText string
 
 var page = template.Must(template.New("page").Parse(pageText))
+
+//go:embed summary.md.tmpl
+var summaryText string
+
+var summary = template.Must(template.New("summary").Funcs(template.FuncMap{"slug": documents.Slug, "tests": listTests}).Parse(summaryText))
+
+// summarize makes the page that is committed: of each group the first promise. It says nothing of a run.
+func summarize(groups []promise.Group) (string, error) {
+	var text strings.Builder
+	if err := summary.Execute(&text, groups); err != nil {
+		return "", fmt.Errorf("make summary: %w", err)
+	}
+	return text.String(), nil
+}
+
+// listTests are those of a promise, with their packages.
+func listTests(p promise.Promise) string {
+	var tests []string
+	for i, test := range p.Tests {
+		name := "`" + test.Name + "`"
+		if i == 0 || p.Tests[i-1].Package != test.Package {
+			name = test.Package + ": " + name
+		}
+		tests = append(tests, name)
+	}
+	return strings.Join(tests, below)
+}
 
 // row is one promise; its tests stand below each other.
 type row struct{ Promise, Tests, Printed, Results string }
@@ -63,13 +91,9 @@ func render(groups []promise.Group, r *results, about run) (string, error) {
 const below = "<br>"
 
 func (r *results) row(p *promise.Promise) row {
-	var tests, printed, ended []string
-	for i, test := range p.Tests {
-		name := "`" + test.Name + "`"
-		if i == 0 || p.Tests[i-1].Package != test.Package {
-			name = test.Package + ": " + name
-		}
-		tests = append(tests, name)
+	var printed, ended []string
+	tests := listTests(*p)
+	for _, test := range p.Tests {
 		result, figures := r.show(test, p)
 		ended = append(ended, result)
 		if figures != "" && len(p.Tests) > 1 {
@@ -80,7 +104,7 @@ func (r *results) row(p *promise.Promise) row {
 		}
 	}
 	if p.Needs != "" {
-		tests = append(tests, "only `make test-all`: needs "+p.Needs)
+		tests += below + "only `make test-all`: needs " + p.Needs
 	}
 	if len(printed) == 0 {
 		printed = []string{"-"}
@@ -89,7 +113,7 @@ func (r *results) row(p *promise.Promise) row {
 		ended = all
 	}
 	return row{
-		Promise: fmt.Sprintf(`<a id="%s"></a>%s`, p.ID, p.Promise), Tests: strings.Join(tests, below),
+		Promise: fmt.Sprintf(`<a id="%s"></a>%s`, p.ID, p.Promise), Tests: tests,
 		Printed: strings.Join(printed, below), Results: strings.Join(ended, below),
 	}
 }
@@ -116,19 +140,3 @@ var kernelVersion = regexp.MustCompile(`^[\d.]*\d`)
 
 // escapes are for a text in a table.
 var escapes = strings.NewReplacer("|", `\|`, "<", "&lt;", "*", `\*`, "\t", " ")
-
-// skeleton is what of a page comes from the promises, and not from a run.
-func skeleton(page string) (lines []string) {
-	for line := range strings.Lines(page) {
-		line = strings.TrimSpace(line)
-		if strings.HasPrefix(line, "Run of ") {
-			continue
-		}
-		if strings.HasPrefix(line, "| ") {
-			cells := strings.SplitN(line, " | ", 3)
-			line = strings.Join(cells[:min(len(cells), 2)], " | ")
-		}
-		lines = append(lines, line)
-	}
-	return lines
-}
