@@ -113,8 +113,8 @@ func TestSettingsTaken(t *testing.T) {
 		}
 	}
 	quiet()
-	if seen < 4 {
-		t.Errorf("only %d sysctls are changed", seen)
+	if seen == 0 {
+		t.Error("no sysctl is changed")
 	}
 	eachQuestion(t, n, "then", wire.WantByEth1)
 	p.Expect(0, "detach", "--stop")
