@@ -41,6 +41,7 @@ func fakeHost() host {
 			Start:        fakeStart,
 			TakeBack:     func(dir string, _ *slog.Logger) (bool, error) { return true, fakehost.DirError(dir) },
 			Confirm:      fakeConfirm,
+			EndObserver:  func(context.Context, string) (int, error) { return 0, nil },
 			Signals:      func() (reload, end <-chan os.Signal, stop func()) { return nil, nil, func() {} },
 			TrialSignals: func() (<-chan os.Signal, func()) { return nil, func() {} },
 			Stdin:        strings.NewReader(""),

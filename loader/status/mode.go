@@ -3,6 +3,7 @@
 package status
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -27,6 +28,25 @@ func Mode(pinDir string) (string, error) {
 		return "", err
 	}
 	return datapath.ModeInForce(byHand, journal.Mode), nil
+}
+
+// OnlyObserves tells whether nothing is moved on any interface, and nothing is on trial. The error matches pins.ErrNone where nothing
+// is pinned.
+func OnlyObserves(pinDir string) (bool, error) {
+	journal, maps, err := open(pinDir)
+	if err != nil {
+		return false, err
+	}
+	defer maps.Close()
+	byHand, err := datapath.ReadMode(maps)
+	if err != nil || journal.Trial != nil {
+		return false, err
+	}
+	enforces := func(r pins.InterfaceRecord) bool {
+		own := cmp.Or(r.Mode, journal.Mode)
+		return r.Index != 0 && !r.Catches && datapath.ModeInForce(byHand, own) == string(config.ModeEnforce)
+	}
+	return !slices.ContainsFunc(journal.Interfaces, enforces), nil
 }
 
 // SetMode switches the mode of all interfaces at once, with or without a daemon.

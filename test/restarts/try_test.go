@@ -295,17 +295,29 @@ func TestTryRestores(t *testing.T) {
 // isNoQdisc tells a change from what observing needs as well, where there is no TCX.
 func isNoQdisc(c product.HostChange) bool { return !strings.HasPrefix(c.Object, "qdisc ") }
 
-// TestTryBesideRun is refused, and changes nothing.
+// TestTryBesideRun takes over from a daemon that only observes, and goes back to observing; beside one that enforces it is refused,
+// and changes nothing.
 func TestTryBesideRun(t *testing.T) {
 	n, p := server.New(t)
-	d := p.Start("--observe")
-	r := newTried(t, n, p)
+	d := p.Start()
 	result := p.Expect(1, "try")
 	await.Says(t, "the second", result.Stderr, fmt.Sprintf("pid %d: end it first", d.PID()))
+	p.Expect(1, "try", "confirm")
+	p.Expect(0, "detach", "--stop")
+
+	d = p.Start("--observe")
+	r := newTried(t, n, p)
+	r.wantBy(false)
+	short := r.begin()
+	d.WaitEnd()
+	r.wantBy(true)
+	short.Signal(unix.SIGINT)
+	short.WantEnd(1)
 	r.wantBack()
 	r.wantBy(false)
-	p.Expect(1, "try", "confirm")
-	d.Kill()
+	if s := p.Status(); s.Mode != "observe" || s.Daemon.Running {
+		t.Errorf("mode %s, daemon %+v", s.Mode, s.Daemon)
+	}
 	try := r.begin()
 	refused := []string{"run", "try", "detach"}
 	for _, command := range refused {

@@ -15,6 +15,7 @@ import (
 	"replypath/cmd/replypath/cli"
 	"replypath/loader/detach"
 	"replypath/loader/pins"
+	"replypath/loader/status"
 )
 
 func newConfirm(a *cli.App, host Host) *cobra.Command {
@@ -53,6 +54,15 @@ func confirmTrial(ctx context.Context, pinDir string) error {
 	}
 	_, err = detach.TakeBack(pinDir, slog.New(slog.DiscardHandler))
 	return errors.Join(err, checkKept(pinDir, journal.LoadedAt))
+}
+
+// endObserver ends the daemon that only observes.
+func endObserver(ctx context.Context, pinDir string) (pid int, err error) {
+	only, err := status.OnlyObserves(pinDir)
+	if !only || err != nil {
+		return 0, err
+	}
+	return pins.EndHolder(ctx, pinDir, unix.SIGTERM)
 }
 
 // checkKept returns an error unless the datapath whose configuration was loaded at

@@ -367,6 +367,7 @@ func fakeHost() Host {
 		Start:        func(loader.Options) (Datapath, error) { return nil, errors.New("nothing can be attached") },
 		TakeBack:     func(string, *slog.Logger) (bool, error) { return true, nil },
 		Confirm:      func(context.Context, string) error { return nil },
+		EndObserver:  func(context.Context, string) (int, error) { return 0, nil },
 		Signals:      func() (reload, end <-chan os.Signal, stop func()) { return nil, nil, func() {} },
 		TrialSignals: func() (<-chan os.Signal, func()) { return nil, func() {} },
 		Stdin:        strings.NewReader(""),

@@ -22,6 +22,8 @@ type Host struct {
 	// TakeBack ends a trial; see detach.TakeBack. Confirm has the process keep it that has one going on.
 	TakeBack func(pinDir string, log *slog.Logger) (bool, error)
 	Confirm  func(ctx context.Context, pinDir string) error
+	// EndObserver ends the daemon of a pin directory if it only observes, and returns its pid; 0 if it enforces, or is not known.
+	EndObserver func(ctx context.Context, pinDir string) (pid int, err error)
 	// Signals delivers what reloads and what ends a daemon.
 	Signals func() (reload, end <-chan os.Signal, stop func())
 	// TrialSignals delivers what ends a trial, until stop is called; Enter at Stdin confirms it.

@@ -19,6 +19,7 @@ func ThisHost() Host {
 		Start:        func(o loader.Options) (Datapath, error) { return loader.New(o) },
 		TakeBack:     detach.TakeBack,
 		Confirm:      confirmTrial,
+		EndObserver:  endObserver,
 		Signals:      daemonSignals,
 		TrialSignals: trialSignals,
 		Stdin:        os.Stdin,

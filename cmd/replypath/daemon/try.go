@@ -14,6 +14,7 @@ import (
 
 	"replypath/cmd/replypath/cli"
 	"replypath/cmd/replypath/output"
+	"replypath/loader/pins"
 )
 
 const (
@@ -40,8 +41,9 @@ Enter at the terminal confirms. So do replypath try confirm and the signal SIGUS
 process then ends, and what is attached stays. replypath run takes it over and keeps
 watch.
 
-Beside a running daemon try is refused. It enforces whatever mode the file has. An
-interface with a mode of its own keeps that.
+It takes over from a running daemon that only observes, which ends. Beside one that
+enforces try is refused. It enforces whatever mode the file has. An interface with a mode
+of its own keeps that.
 
 Exit codes:
   0  confirmed
@@ -71,13 +73,31 @@ func trialTime(text string) (time.Duration, error) {
 }
 
 // trial is the process behind `replypath try`.
-type trial struct{ *daemon }
+type trial struct {
+	*daemon
+
+	observer int // pid of the daemon that observed before; 0: there was none
+}
+
+// takeOver attaches, in the place of a daemon that only observes if there is one.
+func (t *trial) takeOver(ctx context.Context) error {
+	err := t.attach()
+	if !errors.Is(err, pins.ErrOwned) {
+		return err
+	}
+	pid, endErr := t.host.EndObserver(ctx, t.PinDir)
+	if pid == 0 || endErr != nil {
+		return errors.Join(err, endErr)
+	}
+	t.observer = pid
+	return t.attach()
+}
 
 // run attaches until it is confirmed or taken back.
 func (t *trial) run(ctx context.Context) error {
 	signals, stop := t.host.TrialSignals()
 	defer stop()
-	if err := t.attach(); err != nil {
+	if err := t.takeOver(ctx); err != nil {
 		return err
 	}
 	if err := t.datapath.CountDown(); err != nil { // however long the start took, the time is the operator's
@@ -144,6 +164,9 @@ func (t *trial) giveUp(reason error) error {
 		return fmt.Errorf("%w: taking it back failed, use %s: %w", reason, t.CommandLine("detach"), errors.Join(err, closeErr))
 	case !done:
 		return fmt.Errorf("%w: somebody else has taken it back", reason)
+	}
+	if t.observer != 0 {
+		return fmt.Errorf("%w: everything is as it was before, but for the daemon (pid %d), which observed: start it again", reason, t.observer)
 	}
 	return fmt.Errorf("%w: everything is as it was before", reason)
 }
