@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"replypath/test/await"
 	"replypath/test/host"
 	"replypath/test/product"
@@ -22,6 +24,9 @@ import (
 // bootsFor is how long a router takes to boot once its cable is in: not as long as the
 // kernel asks for it before it gives up, which is 3 s.
 const bootsFor = 1500 * time.Millisecond
+
+// refusedFor is how long what the host starts may go on to be refused once a carrier is back: until the daemon knows.
+const refusedFor = 500 * time.Millisecond
 
 // booting has the router take nothing from the server, neither questions for its MAC address nor what it is to forward,
 // and say nothing itself, from which the server would learn that address.
@@ -78,14 +83,14 @@ func (b *bed) bootRouter(fault fault) {
 	host.Nft(b, b.net.Production.Host, booting)
 	fault.end(b)
 	ended := time.Now()
-	b.Eventually("the daemon knows that the fault is over", func() error { // until then what the host starts is refused
-		if state := b.gatewayState(); state == "held" {
-			return errors.New(state)
-		}
-		return nil
-	})
 	connected := make(chan failure, 1)
-	go func() { connected <- b.connectOnce() }()
+	go func() {
+		c := b.connectOnce()
+		for errors.Is(c.err, unix.ECONNREFUSED) && time.Since(ended) < await.Patient(refusedFor) {
+			c = b.connectOnce()
+		}
+		connected <- c
+	}()
 	slowest := b.askWhile(ended.Add(bootsFor / 3)) // what is asked of the product then takes its time, too
 	state := b.gatewayState()
 	if state == "held" || state == "failed" {
