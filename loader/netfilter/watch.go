@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"replypath/loader/problems"
 )
 
 const (
@@ -59,19 +61,15 @@ func (w *Watcher) Look(now time.Time) (changed bool) {
 	}
 	begun := time.Now()
 	defer func() { w.rest = now.Add((1 + restFactor) * time.Since(begun)) }()
-	generation, err := w.tables.generation()
-	if lacksNFTables(err) || err == nil && generation == w.generation {
-		return false
-	}
-	var rules Ruleset
-	for n := 0; n < mostReadings && err == nil && generation != w.generation; n++ {
-		rules, w.generation = Ruleset{}, generation
-		if err = (&reader{nfTables: w.tables}).read(&rules); err == nil {
-			generation, err = w.tables.generation()
-		}
-	}
-	translated := rules.Translated
+	var translated []netip.Prefix
+	isNew := true
+	err := problems.Caught(func() (err error) {
+		translated, isNew, err = w.read()
+		return err
+	})
 	switch {
+	case lacksNFTables(err) || err == nil && !isNew:
+		return false
 	case err != nil:
 		translated, w.generation = w.known, 0
 	case len(translated) > MostTranslated:
@@ -80,4 +78,17 @@ func (w *Watcher) Look(now time.Time) (changed bool) {
 	changed = !slices.Equal(w.known, translated) || fmt.Sprint(err) != fmt.Sprint(w.err)
 	w.known, w.err = translated, err
 	return changed
+}
+
+// read reads the rules, unless they are those that were read last.
+func (w *Watcher) read() (translated []netip.Prefix, isNew bool, err error) {
+	generation, err := w.tables.generation()
+	var rules Ruleset
+	for n := 0; n < mostReadings && err == nil && generation != w.generation; n++ {
+		isNew, rules, w.generation = true, Ruleset{}, generation
+		if err = (&reader{nfTables: w.tables}).read(&rules); err == nil {
+			generation, err = w.tables.generation()
+		}
+	}
+	return rules.Translated, isNew, err
 }
