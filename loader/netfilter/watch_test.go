@@ -7,12 +7,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
 	"replypath/loader/problems"
 )
 
 // TestPanicIsAnError: a fault in what reads rules is an error of that reading, and what was known stays.
 func TestPanicIsAnError(t *testing.T) {
-	w := Watcher{tables: new(nfTables)} // without a connection
+	w := Watcher{tables: &nfTables{map[int]*nl.SocketHandle{unix.NETLINK_NETFILTER: nil}}} // without a socket
 	w.Look(time.Now())
 	_, err := w.Translated()
 	if p, is := errors.AsType[*problems.Panic](err); !is {

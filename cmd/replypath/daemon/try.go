@@ -166,7 +166,7 @@ func (t *trial) giveUp(reason error) error {
 		return fmt.Errorf("%w: somebody else has taken it back", reason)
 	}
 	if t.observer != 0 {
-		return fmt.Errorf("%w: everything is as it was before, but for the daemon (pid %d), which observed: start it again", reason, t.observer)
+		return fmt.Errorf("%w: everything is as it was before, except the daemon that observed, pid %d: start it again", reason, t.observer)
 	}
 	return fmt.Errorf("%w: everything is as it was before", reason)
 }
