@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"fmt"
 	"os"
-	"strings"
 	"testing"
 
 	"github.com/creack/pty"
@@ -32,34 +31,17 @@ func TestFit(t *testing.T) {
 		p := Page{Width: width}
 		Section(&p, fields, []string{"äöü"})
 		await.Same(t, fmt.Sprintf("in %d columns", width), want, p.String())
-		await.Same(t, fmt.Sprintf("it fits in %d columns", width), want == all, Fits(fields, []string{"äöü"}, width))
 	}
-	p := Page{Width: 20}
+	var p Page
 	Section(&p, fields, nil)
 	await.Same(t, "of nothing", "", p.String())
 }
 
-// TestLongCells: no column goes for a cell of unusual length, which loses its middle.
-func TestLongCells(t *testing.T) {
-	type row struct{ peer, self, kernel, state string }
-	fields := []Field[row]{
-		{Name: "PEER", Most: 20, Cell: func(r *row) string { return r.peer }}, {Name: "SELF", Most: 20, Cell: func(r *row) string { return r.self }},
-		{Name: "KERNEL", Cell: func(r *row) string { return r.kernel }}, {Name: "STATE", Rank: 1, Cell: func(r *row) string { return r.state }},
-	}
-	const peer, self = "[2001:db8:1234:5678:9abc:def0:1234:5678]:50000", "[2001:db8:4::100]:5432"
-	for width, want := range map[int]string{
-		Unlimited: peer + "  " + self + "  eth0    closing",
-		92:        peer + "  " + self + "  eth0    closing",
-		80:        "[2001:db8:1234:56...:1234:5678]:50000  [2001:db8...00]:5432  eth0    closing",
-		63:        "[2001:db8...8]:50000  [2001:db8...00]:5432  eth0    closing",
-		50:        "[2001:db8...8]:50000  [2001:db8...00]:5432  eth0",
-		10:        "[2001:...:50000  [2001:...]:5432  eth0",
-	} {
-		var p Page
-		p.Width = width
-		AddTable(&p, fields, []row{{"10.1.0.100:50000", "10.4.0.100:5432", "eth1", "established"}, {peer, self, "eth0", "closing"}})
-		await.Same(t, fmt.Sprintf("in %d columns", width), want, strings.Split(p.String(), "\n")[2])
-	}
+// TestFacts: what is too long goes on below itself, and nothing of it is a command for the terminal.
+func TestFacts(t *testing.T) {
+	p := Page{Width: 20}
+	p.Facts([2]string{"kernel", "eth0, gateway 10.3.0.1"}, [2]string{"flow", "\x1b[2Jx"})
+	await.Same(t, "facts", "kernel  eth0,\n        gateway\n        10.3.0.1\nflow    \\x1b[2Jx\n", p.String())
 }
 
 func TestWidth(t *testing.T) {
@@ -92,6 +74,6 @@ func TestWrap(t *testing.T) {
 		"an  unbreakable-word here": {"an", "unbreakable-word", "here"},
 		"ä ö ü ß é":                 {"ä ö ü ß é"},
 	} {
-		await.Same(t, "wrapped "+text, want, Wrap(text, 9))
+		await.Same(t, "wrapped "+text, want, wrap(text, 9))
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"strings"
 )
 
 // Page is a text for people. It is made in memory, where nothing fails, and then written at once.
@@ -37,29 +38,10 @@ func (p *Page) WriteTo(w io.Writer) (int64, error) { return p.text.WriteTo(w) }
 func (p *Page) Line(format string, args ...any) { fmt.Fprintf(&p.text, format+"\n", args...) }
 
 // Wrapped adds a text in lines of the width of the page, each with an indentation.
-func (p *Page) Wrapped(indent, text string) {
-	for _, line := range Wrap(Printable(text), p.ProseWidth()-len(indent)) {
-		p.Line("%s%s", indent, line)
-	}
-}
+func (p *Page) Wrapped(indent, text string) { p.wrapped(indent, indent, text) }
 
-// hanging stands before a line that goes on with one that was too long.
-const hanging = "  "
-
-// Hanging adds a text, in one line where it fits. What goes on in the next stands a little to the right there.
-func (p *Page) Hanging(text string) {
-	width := p.ProseWidth()
-	if length(text) <= width {
-		p.Line("%s", text)
-		return
-	}
-	for n, line := range Wrap(text, width-len(hanging)) {
-		if n > 0 {
-			line = hanging + line
-		}
-		p.Line("%s", line)
-	}
-}
+// Hanging adds a text, of which all lines but the first stand a little to the right.
+func (p *Page) Hanging(text string) { p.wrapped("", "  ", text) }
 
 // columnGap is how many blanks there are between columns.
 const columnGap = 2
@@ -71,13 +53,14 @@ func (p *Page) Facts(facts ...[2]string) {
 		indent = max(indent, length(fact[0])+columnGap)
 	}
 	for _, fact := range facts {
-		name, lines := fact[0], []string{fact[1]}
-		if width := p.ProseWidth(); width > 0 && length(fact[1]) > width-indent {
-			lines = Wrap(fact[1], width-indent)
-		}
-		for _, line := range lines {
-			p.Line("%-*s%s", indent, name, line)
-			name = ""
-		}
+		p.wrapped(fmt.Sprintf("%-*s", indent, fact[0]), strings.Repeat(" ", indent), fact[1])
+	}
+}
+
+// wrapped adds a text in lines of the width of the page, with what stands before the first of them, and as wide before the others.
+func (p *Page) wrapped(before, further, text string) {
+	for _, line := range wrap(Printable(text), p.ProseWidth()-len(further)) {
+		p.Line("%s%s", before, line)
+		before = further
 	}
 }

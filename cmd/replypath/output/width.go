@@ -75,8 +75,8 @@ func ProseWidth(width int) int {
 	return width
 }
 
-// Wrap breaks a text between words into lines of at most so many characters. A longer word has a line of its own.
-func Wrap(text string, width int) []string {
+// wrap breaks a text between words into lines of at most so many characters. A longer word has a line of its own.
+func wrap(text string, width int) []string {
 	var lines []string
 	line := ""
 	for word := range strings.SplitSeq(text, " ") {

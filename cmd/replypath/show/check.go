@@ -123,18 +123,9 @@ func (r *checkResult) show(p *output.Page) {
 	}
 	p.Line("%s: %s", r.File, state)
 	for _, warning := range r.Warnings {
-		p.Hanging(output.Printable(fmt.Sprintf("%s: warning: %s", r.File, warning)))
+		p.Hanging(fmt.Sprintf("%s: warning: %s", r.File, warning))
 	}
-	rows := r.rows()
-	if fields := r.fields(); output.Fits(fields, rows, p.Width) {
-		output.Section(p, fields, rows)
-		return
-	}
-	// The reasons have no room: they stand below their interfaces.
-	reason := len(r.fields()) - 1
-	output.Section(p, r.fields()[:reason], rows)
-	rows = slices.DeleteFunc(rows, func(r checkedRow) bool { return r.reason == "" })
-	output.WrappedSection(p, "NOT MANAGED", rows, func(r *checkedRow) string { return r.name + ": " + r.reason })
+	output.Section(p, r.fields(), r.rows())
 }
 
 // checkedRow is an interface, or the name of one, and what becomes of it.

@@ -25,12 +25,13 @@ func strongHost() *explain.Answer {
 		Detail: "the packet belongs to no flow: it leaves by the interface that has its source address, as host_model: strong wants it",
 	}
 	other := e
+	other.Peer, other.Self = "10.1.0.100", "10.4.0.100"
 	other.Kernel.Interface, other.Replypath.Interface, other.LeavesBy = new("eth0"), new("eth1"), new("eth0")
 	other.Verdict, other.Reason = explain.Fallback, new("bound_device")
 	return &explain.Answer{Explanation: e, Others: []explain.Explanation{other}, Matches: 2}
 }
 
-// TestExplainFits: no line is longer than the screen. Both interfaces, the verdict and its reason are on every screen.
+// TestExplainFits: no line is longer than the screen, where the addresses of a table have room. Both interfaces, the verdict and its reason are on every screen.
 func TestExplainFits(t *testing.T) {
 	headers := []string{"PROTOCOL", "PEER", "SELF", "KERNEL", "REPLYPATH", "NEXT HOP", "VERDICT", "LEAVES BY"}
 	for width, gone := range map[int][]string{80: {"PROTOCOL", "NEXT HOP", "LEAVES BY"}, 200: nil} {

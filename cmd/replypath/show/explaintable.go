@@ -39,8 +39,8 @@ func showAnswer(p *output.Page, a *explain.Answer) {
 // otherFields are those of flows that match as well. What the packet leaves by is one of two other columns.
 var otherFields = []output.Field[explain.Explanation]{
 	output.NewField("PROTOCOL", 1, func(e *explain.Explanation) string { return output.OrEmpty(e.Protocol) }),
-	endpointField("PEER", func(e *explain.Explanation) string { return output.Endpoint(e.Peer, e.PeerPort) }),
-	endpointField("SELF", func(e *explain.Explanation) string { return output.Endpoint(e.Self, e.SelfPort) }),
+	output.NewField("PEER", 0, func(e *explain.Explanation) string { return output.Endpoint(e.Peer, e.PeerPort) }),
+	output.NewField("SELF", 0, func(e *explain.Explanation) string { return output.Endpoint(e.Self, e.SelfPort) }),
 	output.NewField("KERNEL", 0, func(e *explain.Explanation) string { return output.OrEmpty(e.Kernel.Interface) }),
 	output.NewField("REPLYPATH", 0, func(e *explain.Explanation) string { return output.OrEmpty(e.Replypath.Interface) }),
 	output.NewField("NEXT HOP", 3, func(e *explain.Explanation) string { return output.OrEmpty(e.Replypath.NextHopMAC) }),
@@ -98,10 +98,6 @@ func flowText(f *flows.Flow) string {
 	if f == nil {
 		return "-"
 	}
-	state := f.State
-	if f.Closing {
-		state = "closing"
-	}
 	return fmt.Sprintf("%s, age %s, idle %s, %d packets corrected",
-		state, output.Duration(f.AgeSeconds), output.Duration(f.IdleSeconds), f.CorrectedPackets)
+		stateOf(f), output.Duration(f.AgeSeconds), output.Duration(f.IdleSeconds), f.CorrectedPackets)
 }

@@ -47,7 +47,7 @@ sockets. These are asked only for --sort bytes, for -o json, and for lines of 16
 characters.
 
 The table fits the terminal, or COLUMNS. If it is narrow, the columns that matter least go
-first, and a long address loses its middle. In a pipe or a file all columns are there:
+first. In a pipe or a file all columns are there:
   IN      the interface that the flow arrives by
   KERNEL  of an asymmetric flow: the interface that the kernel's routes choose now; none
           if there is no route, ? if it is not known
@@ -178,26 +178,22 @@ func (f *flowCommand) list(table FlowTable) error {
 		}
 		return list.End()
 	}
-	var whole *output.Table[flows.Flow] // as the first page has it
-	begin := func(list []flows.Flow) error {
-		page := output.NewPage(f.Stdout)
-		whole = output.AddTable(page, f.fields(), list)
+	var columns output.Table[flows.Flow] // as the first page needs them
+	show := func(list []flows.Flow) error {
+		var page output.Page
+		if columns == nil {
+			columns = output.NewTable(f.fields(), list, output.Width(f.Stdout))
+			page.Line("%s", columns.Header())
+		}
+		for n := range list {
+			page.Line("%s", columns.Row(&list[n], ""))
+		}
 		_, err := page.WriteTo(f.Stdout)
 		return err
 	}
-	err := table.Show(f.listing, func(list []flows.Flow) error {
-		if whole == nil {
-			return begin(list)
-		}
-		for n := range list {
-			if _, err := fmt.Fprintln(f.Stdout, whole.Row(&list[n], "")); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err == nil && whole == nil {
-		err = begin(nil)
+	err := table.Show(f.listing, show)
+	if err == nil && columns == nil {
+		err = show(nil)
 	}
 	return err
 }
@@ -230,7 +226,7 @@ var eventWidths = map[string]int{
 func (f *flowCommand) eventFields() []flowField {
 	fields := append([]flowField{output.NewField("EVENT", 0, func(f *flows.Flow) string { return f.Event })}, f.fields()...)
 	for i := range fields {
-		fields[i].Least, fields[i].Most = eventWidths[fields[i].Name], 0
+		fields[i].Width = eventWidths[fields[i].Name]
 	}
 	return fields
 }

@@ -26,8 +26,8 @@ const (
 // Fields of flows.
 var (
 	protocolField   = output.NewField("PROTO", rankProtocol, func(f *flows.Flow) string { return f.Protocol })
-	peerField       = endpointField("PEER", func(f *flows.Flow) string { return output.Endpoint(f.Peer, f.PeerPort) })
-	selfField       = endpointField("SELF", func(f *flows.Flow) string { return output.Endpoint(f.Self, f.SelfPort) })
+	peerField       = output.NewField("PEER", 0, func(f *flows.Flow) string { return output.Endpoint(f.Peer, f.PeerPort) })
+	selfField       = output.NewField("SELF", 0, func(f *flows.Flow) string { return output.Endpoint(f.Self, f.SelfPort) })
 	interfaceField  = output.NewField("IN", 0, func(f *flows.Flow) string { return output.OrEmpty(f.Interface) })
 	kernelField     = output.NewField("KERNEL", 0, kernelChoice)
 	nextHopField    = output.NewField("NEXT HOP", rankNextHop, func(f *flows.Flow) string { return f.NextHop() })
@@ -38,13 +38,6 @@ var (
 	stateField      = output.NewField("STATE", rankState, stateOf)
 	bytesField      = output.NewField("BYTES", rankBytes, sentBytes)
 )
-
-// endpointField is of an address with its port: no other column goes for a long one of IPv6.
-func endpointField[T any](name string, cell func(*T) string) output.Field[T] {
-	f := output.NewField(name, 0, cell)
-	f.Most = len("255.255.255.255:65535")
-	return f
-}
 
 // originatedFields are those of what this host originated.
 var originatedFields = []flowField{

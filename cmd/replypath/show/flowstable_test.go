@@ -25,22 +25,22 @@ func farFlow() flows.Flow {
 	return far
 }
 
-// TestFlowsFit: a peer with a long address, or an interface with a long name, takes no interface from the other rows.
+// TestFlowsFit: where a peer has a long address, or an interface a long name, other columns go: never the interfaces.
 func TestFlowsFit(t *testing.T) {
-	far := farFlow()
-	far.Interface = new("eth1")
+	near := farFlow()
+	near.Peer = "2001:db8::7"
 	for _, test := range []struct {
 		width int
 		list  []flows.Flow
 		want  string
 	}{
-		{80, []flows.Flow{fakehost.FlowList()[1], far}, `PROTO  PEER                       SELF                   IN    KERNEL  CORRECTED
-tcp    10.1.0.100:50000           10.4.0.100:5432        eth1  eth0    1234
-tcp    [2001:db8:1...5678]:50000  [2001:db8...100]:5432  eth1  eth0    1234
+		{82, []flows.Flow{fakehost.FlowList()[1], near}, `PEER                 SELF                    IN               KERNEL  CORRECTED
+10.1.0.100:50000     10.4.0.100:5432         eth1             eth0    1234
+[2001:db8::7]:50000  [2001:db8:4::100]:5432  enp130s0f1np100  eth0    1234
 `},
-		{80, []flows.Flow{fakehost.FlowList()[1], farFlow()}, `PEER                   SELF                   IN               KERNEL  CORRECTED
-10.1.0.100:50000       10.4.0.100:5432        eth1             eth0    1234
-[2001:db8...78]:50000  [2001:db8...100]:5432  enp130s0f1np100  eth0    1234
+		{80, []flows.Flow{fakehost.FlowList()[1], farFlow()}, `PEER                                            SELF                    IN               KERNEL  CORRECTED
+10.1.0.100:50000                                10.4.0.100:5432         eth1             eth0    1234
+[2001:db8:1234:5678:9abc:def0:1234:5678]:50000  [2001:db8:4::100]:5432  enp130s0f1np100  eth0    1234
 `},
 		{200, []flows.Flow{fakehost.FlowList()[1], farFlow()}, `PROTO  PEER                                            SELF                    IN               KERNEL  NEXT HOP           STATE        AGE     IDLE  CORRECTED  ASYMMETRIC
 tcp    10.1.0.100:50000                                10.4.0.100:5432         eth1             eth0    02:00:00:00:00:04  established  1h2m3s  1s    1234       yes
@@ -59,9 +59,9 @@ func TestOriginatedFits(t *testing.T) {
 	for _, f := range []*flows.Flow{&begun, &far} {
 		f.State, f.Outcome, f.CorrectedPackets = flows.StateOriginated, "routed", 0
 	}
-	for width, want := range map[int]string{80: `PEER                       SELF                   KERNEL  SOURCE           MOVED
-10.1.0.100:50000           10.4.0.100:5432        eth0    eth1             0
-[2001:db8:1...5678]:50000  [2001:db8...100]:5432  eth0    enp130s0f1np100  0
+	for width, want := range map[int]string{80: `PEER                                            SELF                    KERNEL  SOURCE           MOVED
+10.1.0.100:50000                                10.4.0.100:5432         eth0    eth1             0
+[2001:db8:1234:5678:9abc:def0:1234:5678]:50000  [2001:db8:4::100]:5432  eth0    enp130s0f1np100  0
 `, 200: `PROTO  PEER                                            SELF                    KERNEL  SOURCE           OUTCOME  AGE     IDLE  MOVED
 tcp    10.1.0.100:50000                                10.4.0.100:5432         eth0    eth1             routed   1h2m3s  1s    0
 tcp    [2001:db8:1234:5678:9abc:def0:1234:5678]:50000  [2001:db8:4::100]:5432  eth0    enp130s0f1np100  routed   1h2m3s  1s    0

@@ -32,8 +32,7 @@ func showStatus(p *output.Page, s *status.Status, everything bool) {
 	showWorst(p, &s.Health)
 	showUncorrected(p, s.Counted.Uncorrected)
 	showFeatures(p, s.Features, everything)
-	showChanges(p, s.HostChanges)
-	showWouldChange(p, s.WouldChange)
+	showChanges(p, s)
 	if everything {
 		output.Section(p, []output.Field[status.Unmanaged]{
 			output.NewField("NOT MANAGED", 0, func(u *status.Unmanaged) string { return u.Name }),
@@ -155,36 +154,25 @@ func showFeatures(p *output.Page, all []status.Feature, everything bool) {
 	output.WrappedSection(p, "MISSING FEATURES", missing, func(f *status.Feature) string { return f.Name + ": " + f.Effect })
 }
 
-// showChanges shows what was changed on the host, and where there is room how to undo it by hand.
-func showChanges(p *output.Page, changes []status.HostChange) {
-	undo := output.NewField("UNDO", 1, func(c *status.HostChange) string { return c.Undo })
-	showChangesAs(p, "CHANGED ON THE HOST", changes, undo)
-}
-
-// showWouldChange shows what enforcing would change.
-func showWouldChange(p *output.Page, list []status.WouldChange) {
-	var changes []status.HostChange
-	for _, c := range list {
-		changes = append(changes, status.HostChange{Object: c.Object, Before: c.Before, After: c.After})
-	}
-	showChangesAs(p, "ENFORCING WOULD CHANGE", changes)
-}
-
-// showChangesAs shows changes as a table, or in lines of text where that has no room. The further fields may be
-// left out.
-func showChangesAs(p *output.Page, title string, changes []status.HostChange, further ...output.Field[status.HostChange]) {
-	fields := []output.Field[status.HostChange]{
+// changeFields are those of what was changed on the host, or what enforcing would change.
+func changeFields(title string) []output.Field[status.HostChange] {
+	return []output.Field[status.HostChange]{
 		output.NewField(title, 0, func(c *status.HostChange) string { return c.Object }),
 		output.NewField("BEFORE", 0, func(c *status.HostChange) string { return c.Before }),
 		output.NewField("AFTER", 0, func(c *status.HostChange) string { return c.After }),
 	}
-	if output.Fits(fields, changes, p.Width) {
-		output.Section(p, append(fields, further...), changes)
-		return
+}
+
+// showChanges shows what was changed on the host, and where there is room how to undo it by hand; then what enforcing would
+// change.
+func showChanges(p *output.Page, s *status.Status) {
+	undo := output.NewField("UNDO", 1, func(c *status.HostChange) string { return c.Undo })
+	output.Section(p, append(changeFields("CHANGED ON THE HOST"), undo), s.HostChanges)
+	var changes []status.HostChange
+	for _, c := range s.WouldChange {
+		changes = append(changes, status.HostChange{Object: c.Object, Before: c.Before, After: c.After})
 	}
-	output.WrappedSection(p, title, changes, func(c *status.HostChange) string {
-		return fmt.Sprintf("%s: %s -> %s", c.Object, c.Before, c.After)
-	})
+	output.Section(p, changeFields("ENFORCING WOULD CHANGE"), changes)
 }
 
 // showFacts shows what there is one of.

@@ -17,14 +17,14 @@ type tracePrinter struct {
 	notices io.Writer // takes what is told beside the packets
 	to      io.Writer
 	encoder *json.Encoder // nil for people
-	table   *output.Table[trace.Packet]
+	table   output.Table[trace.Packet]
 	colour  bool
 	err     error
 }
 
 // newTraceField returns one with how wide it is at least: most IPv4 addresses with a port fit, and most reasons.
 func newTraceField(name string, rank, width int, cell func(*trace.Packet) string) output.Field[trace.Packet] {
-	return output.Field[trace.Packet]{Name: name, Rank: rank, Least: width, Cell: cell}
+	return output.Field[trace.Packet]{Name: name, Rank: rank, Width: width, Cell: cell}
 }
 
 var traceFields = []output.Field[trace.Packet]{

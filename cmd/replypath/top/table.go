@@ -19,12 +19,16 @@ type table struct {
 	width int // of a line
 }
 
-func (t *table) lines() []string {
-	lines := output.Wrap(t.summary(), output.ProseWidth(t.width))
-	for _, section := range []func() []string{t.interfaces, t.tables, t.busiest} {
-		lines = append(append(lines, ""), section()...)
-	}
-	return lines
+func (t *table) text() string {
+	p := &output.Page{Width: t.width, Prose: output.ProseWidth(t.width)}
+	p.Wrapped("", t.summary())
+	p.Line("")
+	t.addInterfaces(p)
+	p.Line("")
+	t.addTables(p)
+	p.Line("")
+	t.addBusiest(p)
+	return p.String()
 }
 
 func (t *table) summary() string {
@@ -36,19 +40,9 @@ func (t *table) summary() string {
 	return text
 }
 
-// fitted are the lines of a table of a list.
-func fitted[T any](width int, fields []output.Field[T], list []T) (lines []string) {
-	table := output.NewTable(fields, list, width)
-	lines = append(lines, table.Header())
-	for n := range list {
-		lines = append(lines, table.Row(&list[n], ""))
-	}
-	return lines
-}
-
 const uncorrectedColumn = "UNCORRECTED"
 
-func (t *table) interfaces() []string {
+func (t *table) addInterfaces(p *output.Page) {
 	total := top.Interface{Name: "total", To: t.Total.Corrected, Asymmetry: t.Total.Asymmetry}
 	ofOne := func(none string, cell func(*top.Interface) string) func(*top.Interface) string {
 		return func(i *top.Interface) string {
@@ -58,7 +52,7 @@ func (t *table) interfaces() []string {
 			return cell(i)
 		}
 	}
-	return fitted(t.width, []output.Field[top.Interface]{
+	output.AddTable(p, []output.Field[top.Interface]{
 		output.NewField("INTERFACE", 0, func(i *top.Interface) string { return i.Name }),
 		output.NewField("UP", 3, ofOne("", func(i *top.Interface) string { return output.YesNo(i.Up) })),
 		output.NewField("ATTACHED", 4, ofOne("", attachedBy)),
@@ -121,8 +115,8 @@ func listed(rates map[string]float64, room int) string {
 	return text
 }
 
-func (t *table) tables() []string {
-	return fitted(t.width, []output.Field[flows.TableUsage]{
+func (t *table) addTables(p *output.Page) {
+	output.AddTable(p, []output.Field[flows.TableUsage]{
 		output.NewField("TABLE", 0, func(t *flows.TableUsage) string { return t.Name }),
 		output.NewField(wide("FLOWS"), 0, func(t *flows.TableUsage) string { return wide(fmt.Sprint(t.Flows)) }),
 		output.NewField(wide("LASTING"), 0, func(t *flows.TableUsage) string { return wide(fmt.Sprint(t.Lasting)) }),
@@ -130,13 +124,11 @@ func (t *table) tables() []string {
 	}, t.FlowTables)
 }
 
-func (t *table) busiest() []string {
-	peer := output.NewField("PEER", 0, func(f *top.Flow) string { return output.Endpoint(f.Peer, f.PeerPort) })
-	peer.Most = len("255.255.255.255:65535") // no other column goes for a long address of IPv6
-	return fitted(t.width, []output.Field[top.Flow]{
+func (t *table) addBusiest(p *output.Page) {
+	output.AddTable(p, []output.Field[top.Flow]{
 		output.NewField(wide("RATE"), 1, func(f *top.Flow) string { return t.rate(f.Rate, unitPackets) }),
 		output.NewField("PROTOCOL", 4, func(f *top.Flow) string { return f.Protocol }),
-		peer,
+		output.NewField("PEER", 0, func(f *top.Flow) string { return output.Endpoint(f.Peer, f.PeerPort) }),
 		output.NewField("SELF", 2, func(f *top.Flow) string { return output.Endpoint(f.Self, f.SelfPort) }),
 		output.NewField("INTERFACE", 3, func(f *top.Flow) string { return output.OrEmpty(f.Interface) }),
 		output.NewField("CORRECTED", 0, func(f *top.Flow) string { return fmt.Sprint(f.CorrectedPackets) }),

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"slices"
 	"strings"
 	"time"
 
@@ -176,10 +175,12 @@ func (t *command) print(ctx context.Context, look Look) error {
 // printPage writes a look in the place of the one before: at once, and no more of it than there is room for.
 func (t *command) printPage(look *top.Look) error {
 	width, height := output.Width(t.Stdout), output.Height(t.Stdout)
-	lines := (&table{Look: look, width: width}).lines()
-	page := home
-	for _, line := range lines[:min(len(lines), height-1)] {
-		page += output.Cut(line, width) + eraseLine + "\n"
+	page, left := home, height-1
+	for line := range strings.Lines((&table{Look: look, width: width}).text()) {
+		if left--; left < 0 {
+			break
+		}
+		page += output.Cut(strings.TrimSuffix(line, "\n"), width) + eraseLine + "\n"
 	}
 	_, err := fmt.Fprint(t.Stdout, page+eraseRest)
 	return err
@@ -191,10 +192,10 @@ func (t *command) printLook(look *top.Look, first bool) error {
 	if t.output.JSON() {
 		return output.NewEncoder(t.Stdout).Encode(look)
 	}
-	lines := (&table{Look: look, width: output.Width(t.Stdout)}).lines()
+	text := (&table{Look: look, width: output.Width(t.Stdout)}).text()
 	if !first {
-		lines = slices.Insert(lines, 0, "")
+		text = "\n" + text
 	}
-	_, err := fmt.Fprintln(t.Stdout, strings.Join(lines, "\n"))
+	_, err := fmt.Fprint(t.Stdout, text)
 	return err
 }
