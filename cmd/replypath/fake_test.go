@@ -22,6 +22,7 @@ import (
 	"replypath/loader/config"
 	"replypath/loader/counters"
 	"replypath/loader/detach"
+	"replypath/loader/discover"
 	"replypath/loader/doctor"
 	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/snapshot"
@@ -48,7 +49,7 @@ func fakeHost() host {
 			Notify:       func(string) error { return nil },
 		},
 		detach:  fakeDetach,
-		survey:  fakeSurvey,
+		scan:    fakeScan,
 		status:  fakeStatus,
 		mode:    func(dir string) (string, error) { return "enforce", fakehost.DirError(dir) },
 		setMode: fakeSetMode,
@@ -62,27 +63,26 @@ func fakeHost() host {
 	}
 }
 
-// fakeSurvey is that of a host with eth0, eth1 and the tunnel tun0.
-func fakeSurvey(cfg *config.Config) (s show.Survey, warnings []string, err error) {
+// fakeScan is that of a host with eth0, eth1 and the tunnel tun0.
+func fakeScan(cfg *config.Config) (r discover.Result, err error) {
 	there := []string{"eth0", "eth1", "tun0"}
 	for _, i := range cfg.Interfaces {
 		if !slices.Contains(there, i.Name) && !config.IsGlob(i.Name) {
-			s.Missing = append(s.Missing, i.Name)
-			warnings = append(warnings, "interface "+i.Name+" is not there yet: it is managed once it appears")
+			r.Missing = append(r.Missing, i.Name)
+			r.Warnings = append(r.Warnings, "interface "+i.Name+" is not there yet: it is managed once it appears")
 		}
 	}
 	for _, name := range there {
 		i := slices.IndexFunc(cfg.Interfaces, func(i config.Interface) bool { return config.Match(i.Name, name) })
 		if i < 0 {
-			s.Unmanaged = append(s.Unmanaged, status.Unmanaged{Name: name, Reason: "not named by the configuration"})
+			r.Unmanaged = append(r.Unmanaged, status.Unmanaged{Name: name, Reason: "not named by the configuration"})
 			continue
 		}
-		s.Interfaces = append(s.Interfaces, show.Checked{
-			Name: name, Mode: string(cmp.Or(cfg.Interfaces[i].Mode, cfg.Mode)),
-			HostModel: string(cmp.Or(cfg.Interfaces[i].HostModel, cfg.HostModel)), NextHop: string(cfg.Interfaces[i].NextHop),
-		})
+		settings := cfg.Interfaces[i]
+		settings.Mode, settings.HostModel = cmp.Or(settings.Mode, cfg.Mode), cmp.Or(settings.HostModel, cfg.HostModel)
+		r.Interfaces = append(r.Interfaces, discover.Interface{Name: name, Settings: settings})
 	}
-	return s, warnings, nil
+	return r, nil
 }
 
 // fakeStart refuses: a datapath to keep is in daemon/daemon_test.go.

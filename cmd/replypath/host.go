@@ -11,7 +11,10 @@ import (
 	"replypath/cmd/replypath/daemon"
 	"replypath/cmd/replypath/show"
 	topcommand "replypath/cmd/replypath/top"
+	"replypath/loader/config"
 	"replypath/loader/detach"
+	"replypath/loader/discover"
+	"replypath/loader/discover/dump"
 	"replypath/loader/doctor"
 	"replypath/loader/explain"
 	"replypath/loader/flows"
@@ -25,7 +28,7 @@ import (
 type host struct {
 	daemon  daemon.Host
 	detach  daemon.Detach
-	survey  show.Surveyor
+	scan    show.Scan
 	status  func(pinDir string) (*status.Status, error)
 	mode    func(pinDir string) (string, error)
 	setMode func(pinDir, mode string) (undone []string, err error)
@@ -43,7 +46,7 @@ func thisHost() host {
 	return host{
 		daemon:  daemon.ThisHost(),
 		detach:  detach.Run,
-		survey:  show.SurveyHost,
+		scan:    scan,
 		status:  doctor.Status,
 		mode:    status.Mode,
 		setMode: setMode,
@@ -57,6 +60,15 @@ func thisHost() host {
 		examine: doctor.Examine,
 		plan:    plan.Make,
 	}
+}
+
+func scan(cfg *config.Config) (discover.Result, error) {
+	handle, err := dump.Open()
+	if err != nil {
+		return discover.Result{}, err
+	}
+	defer handle.Close()
+	return discover.Scan(handle, cfg)
 }
 
 // setMode sets the mode of what is there for good: a trial that nobody has confirmed is taken back before.

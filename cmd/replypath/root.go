@@ -48,7 +48,7 @@ Exit codes:
 		daemon.NewRun(a, h.daemon),
 		daemon.NewTry(a, h.daemon),
 		daemon.NewDetach(a, h.detach),
-		show.NewCheck(a, h.survey),
+		show.NewCheck(a, h.scan),
 		show.NewStatus(a, h.status),
 		show.NewMode(a, h.mode, h.setMode),
 		show.NewFlows(a, h.flows),

@@ -15,6 +15,8 @@ import (
 	"replypath/cmd/replypath/daemon"
 	"replypath/cmd/replypath/output"
 	"replypath/loader/config"
+	"replypath/loader/discover"
+	"replypath/loader/status"
 )
 
 // checkResult is what `replypath check` found.
@@ -25,11 +27,26 @@ type checkResult struct {
 	Error    *string  `json:"error"` // the first of the errors
 	Errors   []string `json:"errors"`
 	Warnings []string `json:"warnings"`
-	Survey
+
+	Interfaces []checked          `json:"interfaces"` // that would be managed
+	Unmanaged  []status.Unmanaged `json:"unmanaged"`
+	Caught     []string           `json:"caught"`  // names of those that routes lead out of
+	Missing    []string           `json:"missing"` // configured names that no interface has
 }
 
+// checked is an interface that would be managed.
+type checked struct {
+	Name      string           `json:"name"`
+	Mode      config.Mode      `json:"mode"`
+	HostModel config.HostModel `json:"host_model"`
+	NextHop   config.NextHop   `json:"next_hop"`
+}
+
+// Scan looks what a configuration means on this host, which takes no rights; see discover.Scan.
+type Scan func(*config.Config) (discover.Result, error)
+
 // NewCheck returns the command check.
-func NewCheck(a *cli.App, survey Surveyor) *cobra.Command {
+func NewCheck(a *cli.App, scan Scan) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "check",
 		Short: "Show whether the configuration is valid, and what it would manage",
@@ -63,7 +80,7 @@ With -o json it is one object:
 	file := cli.AddConfigFile(c)
 	o := cli.AddOutput(c)
 	c.RunE = func(*cobra.Command, []string) error {
-		result, err := check(file, survey)
+		result, err := check(file, scan)
 		if err != nil && !o.JSON() {
 			return err
 		}
@@ -73,7 +90,7 @@ With -o json it is one object:
 }
 
 // check reads the file. Errors stand in the result as well.
-func check(file *cli.ConfigFile, survey Surveyor) (*checkResult, error) {
+func check(file *cli.ConfigFile, scan Scan) (*checkResult, error) {
 	result := &checkResult{File: file.Path}
 	cfg, found, err := file.Load()
 	result.Present = found
@@ -87,20 +104,33 @@ func check(file *cli.ConfigFile, survey Surveyor) (*checkResult, error) {
 		result.Warnings = nil // those of half a configuration mislead
 		return result, err
 	}
-	result.compare(cfg, survey)
+	result.compare(cfg, scan)
 	return result, nil
 }
 
 // compare looks what the configuration means on this host. That it could not be looked at is a
 // warning only.
-func (r *checkResult) compare(cfg *config.Config, survey Surveyor) {
+func (r *checkResult) compare(cfg *config.Config, scan Scan) {
 	r.warn(cfg.Warnings()...)
-	found, warnings, err := survey(cfg)
+	found, err := scan(cfg)
 	if err != nil {
 		r.warn(fmt.Sprintf("cannot compare it with this host: %v", err))
+		return
 	}
-	r.warn(warnings...)
-	r.Survey = found
+	for _, i := range found.Interfaces {
+		r.Interfaces = append(r.Interfaces, checked{i.Name, i.Settings.Mode, i.Settings.HostModel, i.Settings.NextHop})
+	}
+	for _, i := range found.Caught {
+		r.Caught = append(r.Caught, i.Name)
+	}
+	r.Unmanaged, r.Missing = found.Unmanaged, found.Missing
+	r.warn(found.Warnings...)
+	for _, u := range found.Uncaught {
+		r.warn(fmt.Sprintf("replies that leave by %s are not caught: %s", u.Name, u.Reason))
+	}
+	if len(found.Interfaces) == 0 {
+		r.warn("no interface is managed: no reply is caught")
+	}
 }
 
 // checkWebConfig looks into the file that metrics.web_config_file names. It may
@@ -140,7 +170,7 @@ func (r *checkResult) fields() []output.Field[checkedRow] {
 		output.NewField("HOST MODEL", 0, func(r *checkedRow) string { return r.hostModel }),
 		output.NewField("REASON", 0, func(r *checkedRow) string { return r.reason }),
 	}
-	if !slices.ContainsFunc(r.Interfaces, func(i Checked) bool { return !isWeak(i.HostModel) }) {
+	if !slices.ContainsFunc(r.Interfaces, func(i checked) bool { return i.HostModel == config.HostModelStrong }) {
 		fields = slices.Delete(fields, 3, 4)
 	}
 	return fields
@@ -149,7 +179,7 @@ func (r *checkResult) fields() []output.Field[checkedRow] {
 func (r *checkResult) rows() []checkedRow {
 	var rows []checkedRow
 	for _, i := range r.Interfaces {
-		rows = append(rows, checkedRow{name: i.Name, managed: "yes", mode: i.Mode, hostModel: i.HostModel})
+		rows = append(rows, checkedRow{name: i.Name, managed: "yes", mode: string(i.Mode), hostModel: string(i.HostModel)})
 	}
 	for _, name := range r.Missing {
 		rows = append(rows, checkedRow{name: name, managed: "no", reason: "no such interface: it is managed once it appears"})

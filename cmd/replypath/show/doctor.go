@@ -77,6 +77,18 @@ With -o json it is an array. Each object has:
 	return c
 }
 
+// examined says what doctor looks at: by the configuration in force, unless a file is named.
+func examined(pinDir string, file *cli.ConfigFile) (doctor.Options, error) {
+	options := doctor.Options{PinDir: pinDir}
+	if !file.Named() {
+		return options, nil
+	}
+	var err error
+	options.Config, _, err = file.Load()
+	options.ConfigPath = file.Path
+	return options, err
+}
+
 // remaining is the exit code 3.
 func remaining(findings []doctor.Finding) error {
 	var checks []string
