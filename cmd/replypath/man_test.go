@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"os"
@@ -53,7 +54,7 @@ var options = regexp.MustCompile(`(?m)^(?:\.PP\n)?(\\fB-.*)\n\t(.*)$`)
 func writeManual(t *testing.T, dir string) {
 	t.Helper()
 	root := newRoot(&cli.App{Stdout: io.Discard, Stderr: io.Discard}, fakeHost())
-	eachCommand(root, func(c *cobra.Command) { c.Long = manualText(c.Long) })
+	eachCommand(root, func(c *cobra.Command) { c.Long = manualText(longText(c)) })
 	await.Must(t, doc.GenManTreeFromOpts(root, doc.GenManTreeOptions{
 		Path:             dir,
 		CommandSeparator: "-",
@@ -77,6 +78,14 @@ func eachCommand(c *cobra.Command, f func(*cobra.Command)) {
 			eachCommand(sub, f)
 		}
 	}
+}
+
+// longText is the help text of a command, and the keys of what it writes as JSON.
+func longText(c *cobra.Command) string {
+	if keys, is := jsonKeys[c.CommandPath()]; is {
+		return cmp.Or(c.Long, c.Short+".") + "\n\n" + keys
+	}
+	return c.Long
 }
 
 // columns are the two of a list in a help text.
@@ -115,7 +124,7 @@ func TestManualProse(t *testing.T) {
 	}
 	root := newRoot(&cli.App{Stdout: io.Discard, Stderr: io.Discard}, fakeHost())
 	eachCommand(root, func(c *cobra.Command) {
-		prose := fmt.Sprintf("# %s\n\n%s.\n\n%s\n", c.CommandPath(), c.Short, manualText(c.Long))
+		prose := fmt.Sprintf("# %s\n\n%s.\n\n%s\n", c.CommandPath(), c.Short, manualText(longText(c)))
 		c.LocalFlags().VisitAll(func(f *pflag.Flag) { prose += fmt.Sprintf("\n- `--%s` %s\n", f.Name, f.Usage) })
 		writeProse(t, dir, strings.ReplaceAll(c.CommandPath(), " ", "-"), prose)
 	})

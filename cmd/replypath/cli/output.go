@@ -22,7 +22,7 @@ type Output struct{ format string }
 // AddOutput gives a command the flag -o.
 func AddOutput(c *cobra.Command) *Output {
 	o := &Output{format: formatTable}
-	AddChoice(c, &o.format, "output", "o", "format", "table or json", formatTable, formatJSON)
+	AddChoice(c, &o.format, "output", "o", "format", "table or json, whose keys the man page has", formatTable, formatJSON)
 	return o
 }
 

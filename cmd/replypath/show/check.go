@@ -62,19 +62,7 @@ Of a valid configuration it lists:
 
 It warns of a name that no interface has, with the nearest one. It warns of what an
 interface cannot do, such as next_hop: last-hop on a tunnel. It warns of routes by
-which replies leave uncaught. It needs no rights. See replypath.yaml(5).
-
-With -o json it is one object:
-  file          the path of the file
-  present       whether the file exists; if not, the defaults are valid
-  valid         whether the exit code is 0
-  error         the first error; null if there is none
-  errors[]      all errors
-  warnings[]    what may be wrong
-  interfaces[]  name, mode, host_model, next_hop
-  unmanaged[]   name, reason
-  caught[]      names
-  missing[]     configured names that no interface has`,
+which replies leave uncaught. It needs no rights. See replypath.yaml(5).`,
 		Args: cli.NoArguments,
 	}
 	file := cli.AddConfigFile(c)

@@ -40,20 +40,7 @@ Rules, routes, marks, firewall rules, offloads, files and programs
 belong to their makers, and have no fix. They have a command that only reads (inspect),
 and an owner where the protocol of a route or rule says it. Text after # is for you.
 
-Exit code 3 means that an error remains.
-
-With -o json it is an array. Each object has:
-  check      what was examined
-  severity   error: replies, or what this host opens, fail now; warning: they will, or go
-             right by luck; note: worth knowing; ok
-  interface  null: the host as a whole
-  subject    what it is about: an interface, an address, a table
-  found      the finding in one line
-  evidence   count, since, until; null where nothing was counted
-  anchor     where the guide says more
-  fix        what repairs it and takes no traffic away; null if nothing does
-  inspect    a command that only reads; null if there is none
-  owner      who made it, by the protocol of a route or rule; null if unknown`,
+Exit code 3 means that an error remains.`,
 		Example: `  replypath doctor
   replypath doctor -o json | jq '.[] | select(.severity == "error")'`,
 		Args: cli.NoArguments,

@@ -57,25 +57,7 @@ Reasons of fallback are those of the metric replypath_uncorrected_packets_total,
   no_route     the kernel builds no packet
 
 Reasons of no-flow are those of the metric replypath_ignored_packets_total, and:
-  unmanaged  replypath is not attached to --interface
-
-With -o json it is one object; what does not apply is null:
-  protocol   tcp, udp, icmp, icmpv6, sctp or a number
-  family     ipv4, ipv6
-  peer       the packet's destination
-  peer_port  its port; of a ping the identifier
-  self       the packet's source
-  self_port  its port
-  kernel     interface, gateway, next_hop_mac, table; error: why it builds no packet
-  replypath  interface, next_hop_mac, gateway
-  leaves_by  the interface that the packet leaves by
-  verdict    one of the above
-  reason     why; one of the above
-  detail     verdict and reason in a sentence
-  seen       when a packet was last seen leaving so
-  flow       the entry that decides, as replypath flows shows it
-  others[]   the other flows between the addresses, each explained like this one
-  matches    how many flows there are`,
+  unmanaged  replypath is not attached to --interface`,
 		Example: `  replypath explain --peer 10.1.0.100 --self 10.4.0.100
   replypath explain --peer [2001:db8::7]:40000 --self [2001:db8:4::100]:443 --protocol tcp
   replypath explain --peer 10.1.0.100:40000 --self 10.4.0.100:53 --protocol udp -o json`,

@@ -51,45 +51,19 @@ first. In a pipe or a file all columns are there:
   IN      the interface that the flow arrives by
   KERNEL  of an asymmetric flow: the interface that the kernel's routes choose now; none
           if there is no route, ? if it is not known
-  STATE   as state below, or closing: a TCP connection after FIN or RST
-  BYTES   as bytes below
+  STATE   half-open, established, connectionless, or closing: a TCP connection after FIN or
+          RST
+  BYTES   bytes of TCP payload that this host sent
 
 --follow goes on to show which flows begin, move and end. It looks once a second.
 --limit then ends it after that many lines. --sort does not go with it.
 
-With -o json it is an array. With --follow it is one object a line. Each object has:
-  event              with --follow: new, moved, ended
-  protocol           tcp, udp, icmp, icmpv6, sctp or a number
-  family             ipv4, ipv6
-  peer               the address of the peer
-  peer_port          its port; of a ping the identifier
-  self               the own address
-  self_port          the own port
-  interface          the interface that the flow arrives by; null once it is gone
-  next_hop_mac       the MAC that replies go to; null if they go as routed
-  gateway            the gateway that has it; null if it is the inbound MAC
-  verdict            as handshakes taught: last-hop: replies go back to the MAC that sent the
-                     request; direct-return: as routed; null: by the rule of next_hop
-  state              half-open, established, connectionless
-  age_seconds        time since the flow began
-  idle_seconds       time since its last inbound frame
-  corrected_packets  packets that replypath corrected
-  asymmetric         whether the kernel chose another interface or next hop at least once
-  closing            whether it is a TCP connection after FIN or RST
-  bytes              bytes of TCP payload that this host sent; null if not known, and with
-                     --follow
-  kernel_interface   of an asymmetric flow: the interface that the kernel chooses now, or
-                     none. It is null if it is not known: of forwarded flows, and if it
-                     depends on a mark that no socket has. It is also null after 4096
-                     questions to the kernel
-
 --originated shows instead what this host originated: it has the address of another
 interface than the kernel chose, and is no reply. It shows the last hour, by own address
-and peer. Ports and protocol are those of the last packet. The state of each is
-originated. It has these keys:
-  kernel_interface  the interface that the kernel chose; null once it is gone
-  outcome           moved: it left by interface, as it is related or host_model strong
-                    wants it; routed: it left by kernel_interface`,
+and peer. Ports and protocol are those of the last packet. The outcome is:
+  moved   it left by the interface of its address, as it is related or host_model strong
+          wants it
+  routed  it left by the interface that the kernel chose`,
 		Example: `  replypath flows --asymmetric
   replypath flows --peer 10.1.0.0/24 --protocol tcp -o json
   replypath flows --sort corrected --limit 10

@@ -61,26 +61,7 @@ host_model: strong a rule is not needed for listed protocols that this host open
 either.
 
 A rule that was removed has to come back before replypath detach. Where a rule is not
-needed, plan names the commands that save all rules, and the one that puts it back.
-
-With -o json it is one object:
-  verdict        ready, blocked or nothing-to-do
-  summary        the verdict in one line
-  made_at        when it was made
-  watched_since  when watching began; null: only this moment was looked at
-  watched_seconds  for how long it watched
-  would_move[]   replies: self, self_port, protocol, peer (a /24 or /64),
-                 from_interface (none: no route; refused), to_interface, flows, packets, bytes
-                 (null: not counted), first_seen, last_seen
-  originated[]   what this host opened: the same, peer_port, remedy; related: true where its
-                 peer was heard at to_interface before
-  rules[]        rule, kind (rule, mark, table, route), verdict, reason, owner,
-                 connections, peers, restore (what puts back a rule that is not
-                 needed; else null)
-  host_changes[] object, before, after; the routes for bound sockets are
-                 known once a daemon observes
-  blockers[]     as doctor[]
-  mended[]       what enforcing is for, as doctor[]`,
+needed, plan names the commands that save all rules, and the one that puts it back.`,
 		Example: `  replypath plan
   replypath plan --watch 1d
   replypath plan -o json | jq '.rules[] | select(.verdict == "not-needed").rule'`,

@@ -48,58 +48,6 @@ enforcing would change. --verbose shows all the rest, in longer lines.
 Tables fit the terminal: columns that do not fit are left out. In a pipe or a file all are
 there.
 
-With -o json it is one object; what is not known is null:
-  summary         the first line
-  mode            enforce or observe; null where nothing is pinned
-  daemon          running, pid, version
-  trial_until     when replypath try takes everything back; null when that is over
-  config          path, loaded_at; error: why a later file was refused
-  interfaces[]    the managed and the caught interfaces, see below
-  unmanaged[]     name, reason
-  addresses[]     network: served although no interface has it; source: configuration,
-                  firewall or route
-  flows           count, capacity
-  senders[]       by which ways replies arrive, as handshakes taught: see below; 1000 at most
-  sender_count    how many senders there are
-  features[]      name, available, effect
-  host_changes[]  object, before, after; undo: the command that restores it
-  would_change[]  object, before, after: what enforcing would change
-  errors[]        what the daemon tries again, and standing warnings; when it ended, if it
-                  does not run
-  health          state: ok, degraded or failed; findings[]: as doctor has them
-  counted         packets of replies that the kernel would send another way, see below
-  pin_dir         the directory of the pins
-
-Each of interfaces[] has:
-  name        the interface
-  index       its number
-  role        records: it is managed; catches: it is not, and replies that leave by it are caught
-  up          whether it is up
-  attached    whether programs are attached
-  mechanism   tcx or clsact
-  mode        the mode in force
-  host_model  weak or strong
-  next_hop    as configured
-  gateways[]  address, mac, state
-  rp_filter   the effective value of IPv4: 0, 1 or 2
-  flows       how many flows arrive by it
-
-Each of senders[] has:
-  interface  the interface
-  mac        the MAC that requests come from; null without Ethernet
-  self       the own address
-  way        rule: by the rule of next_hop; last-hop: back to mac; direct-return: as routed
-  settled    whether the rule's way is not tried once more
-  learnt_at  when a handshake taught it
-  heard_at   when a flow began last, to a minute
-
-counted has:
-  since          when counting began; null if that is not known
-  corrected      packets that left by the interface of their flow
-  would_correct  packets that mode observe left alone
-  lost           packets that were moved, and never seen leaving
-  uncorrected    the others by reason, as in the metrics
-
 The state of a gateway is:
   reachable, stale, failed  its last answer
   held                      silent, but its entry is kept; mac is null if it never answered

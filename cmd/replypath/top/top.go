@@ -60,29 +60,7 @@ stay.
 
 On a terminal each page takes the place of the one before, until Ctrl-C or --count.
 
-If the output is not a terminal, it is text, one block an interval. With -o json it is
-one object a line:
-  time           when it was read
-  seconds        time since the object before; rates are over this time
-  mode           as replypath status shows it
-  daemon         as replypath status shows it
-  interfaces[]   the managed interfaces, see below
-  total          corrected, asymmetric_packets_per_second,
-                 uncorrected_packets_per_second
-  flow_tables[]  table, flows, capacity
-  flows[]        as replypath flows shows them, with corrected_packets_per_second
-
-Each of interfaces[] has:
-  name                            the interface
-  index                           its number
-  up                              whether it is up
-  attached                        whether programs are attached
-  mechanism                       tcx or clsact
-  mode                            its mode
-  corrected_to                    packets_per_second, bytes_per_second
-  corrected_from                  packets_per_second, bytes_per_second
-  asymmetric_packets_per_second   a number
-  uncorrected_packets_per_second  a number for each reason`,
+If the output is not a terminal, it is text, one block an interval.`,
 		Example: `  replypath top
   replypath top --interval 5s --sort corrected
   replypath top --count 1 -o json`,
