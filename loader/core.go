@@ -57,13 +57,14 @@ type core struct {
 	fresh   bool          // nothing was pinned before this start, which goes on
 	wake    chan struct{} // tells Run that there may be something to do
 
-	mu         sync.Mutex // guards all of the state, but options, log, wake and what is published
-	config     *config.Config
-	tx         undo.Tx          // of the start
-	last       findings         // of the last reconciliation
-	verifying  bool             // the next one looks at what is attached
-	byHand     bpf.DatapathMode // the mode that was set by hand, as far as it is obeyed
-	pinRepairs *rate.Limiter
+	mu             sync.Mutex // guards all of the state, but options, log, wake and what is published
+	config         *config.Config
+	tx             undo.Tx          // of the start
+	last           findings         // of the last reconciliation
+	isReconfigured bool             // by the start, which has another configuration than the one before
+	verifying      bool             // the next one looks at what is attached
+	byHand         bpf.DatapathMode // the mode that was set by hand, as far as it is obeyed
+	pinRepairs     *rate.Limiter
 
 	// Each of these owns a part of the state.
 	sysctls     *undo.Sysctls
@@ -138,8 +139,7 @@ func (l *core) describeConfig() {
 	l.state.Mode = string(l.config.Mode)
 	l.state.ConfigPath = l.options.ConfigPath
 	if encoded := l.config.Encode(); !bytes.Equal(encoded, l.state.Config) {
-		l.state.Config = encoded
-		l.state.ForgetGone()
+		l.state.Config, l.isReconfigured = encoded, true
 	}
 	l.state.LoadedAt = time.Now()
 	l.state.ConfigErr = ""

@@ -218,6 +218,9 @@ func (l start) begin() error {
 	if err := l.firstReconcile(); err != nil {
 		return err
 	}
+	if l.isReconfigured {
+		l.state.ForgetGone()
+	}
 	if err := l.replaceRest(); err != nil {
 		return err
 	}

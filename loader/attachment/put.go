@@ -65,7 +65,7 @@ func (a *Attachments) attach(i Interface) error {
 // packets.
 const (
 	firstWait   = time.Second
-	longestWait = 16 * time.Second
+	longestWait = 4 * time.Minute
 )
 
 // Lost looks for programs that somebody has taken off, and tries again to attach those that could not be: at first when it is

@@ -237,8 +237,8 @@ func (d *detacher) history() error {
 	if path == "" {
 		return nil
 	}
-	beside, err := filepath.Glob(path + ".*")
-	for _, file := range append(beside, path) {
+	beside, err := filepath.Glob(path + ".new*") // half written; another of an older form stands beside, too
+	for _, file := range append(beside, path+".old", path) {
 		if removeErr := os.Remove(file); removeErr == nil {
 			d.done("history %s", file)
 		} else if !errors.Is(removeErr, fs.ErrNotExist) {

@@ -44,6 +44,8 @@ type Recent struct {
 	Unanswered int        `json:"unanswered"` // somebody answers there, and nothing was seen leaving for 3 s
 	FirstAt    *time.Time `json:"first_at"`   // when the first of these began; nil: there are none
 	LastAt     *time.Time `json:"last_at"`    // when the last of them was heard
+	// Silent are those that no reply was seen of, and nobody is known to have to answer: scans, what log hosts take, pings.
+	Silent int `json:"-"`
 	// Wrong is of how many of those Astray and Lost a reply left so Lately.
 	Wrong map[bpf.DatapathOutcome]int `json:"-"`
 }
@@ -54,6 +56,7 @@ func (r *Recent) All() int { return r.Right + r.Astray + r.Lost + r.Unanswered }
 // Add counts those of another interface as well.
 func (r *Recent) Add(other *Recent) {
 	r.Right, r.Astray, r.Lost, r.Unanswered = r.Right+other.Right, r.Astray+other.Astray, r.Lost+other.Lost, r.Unanswered+other.Unanswered
+	r.Silent += other.Silent
 	r.note(other.FirstAt, other.LastAt)
 	for outcome, count := range other.Wrong {
 		r.wrong(outcome, count)
@@ -248,7 +251,7 @@ func (g *Gathering) replied(f *bpf.DatapathFlow, outcome bpf.DatapathOutcome, be
 
 // waits tells of a request that is without an answer for long.
 func (g *Gathering) waits(f *bpf.DatapathFlow, in bpf.DatapathTable) bool {
-	return in != bpf.DatapathTableTABLE_ESTABLISHED && !isEcho(f) && !isAnswered(f) && g.since(f.Created) > answerTime
+	return in != bpf.DatapathTableTABLE_ESTABLISHED && !isAnswered(f) && g.since(f.Created) > answerTime
 }
 
 func isEcho(f *bpf.DatapathFlow) bool {
@@ -257,13 +260,16 @@ func isEcho(f *bpf.DatapathFlow) bool {
 
 // of is where a request by an interface counts, that began and was heard so long ago.
 func (g *Gathering) of(by uint16, began, heard time.Duration) *came {
-	r := g.came[by]
-	if r == nil {
-		r = &came{}
-		g.came[by] = r
-	}
+	r := g.cameBy(by)
 	r.note(new(g.at.Add(-began)), new(g.at.Add(-heard)))
 	return r
+}
+
+func (g *Gathering) cameBy(by uint16) *came {
+	if g.came[by] == nil {
+		g.came[by] = &came{}
+	}
+	return g.came[by]
 }
 
 // noteHad notes that somebody was answered within a day.
@@ -280,8 +286,12 @@ func (g *Gathering) noteHad(request *askedBy, heard time.Duration) {
 
 // unanswered counts a request without an answer. Of many to one end the youngest are remembered.
 func (g *Gathering) unanswered(request *askedBy, f *bpf.DatapathFlow, w waiting) {
-	a := g.end(request, g.isTaken(request.End))
+	var a *asked
+	if !isEcho(f) { // people drop pings
+		a = g.end(request, g.isTaken(request.End))
+	}
 	if a == nil {
+		g.cameBy(request.by).Silent++
 		return
 	}
 	a.count++
@@ -338,7 +348,11 @@ func (g *Gathering) isTaken(e End) bool {
 func (g *Gathering) Evidence() *Evidence {
 	e := &Evidence{make(map[uint16]Recent), make(map[uint16][]Unanswered), g.had}
 	for request, a := range g.ends {
-		if a.count == 0 || !g.serves[request.End] && !g.isTaken(request.End) {
+		switch {
+		case a.count == 0:
+			continue
+		case !g.serves[request.End] && !g.isTaken(request.End):
+			g.cameBy(request.by).Silent += a.count
 			continue
 		}
 		for _, w := range a.waiting {

@@ -86,8 +86,8 @@ func TestEvidence(t *testing.T) {
 		{"only just asked", []entry{{request(tcp, 5432, 2*time.Second, 0), halfOpen}}, Recent{}, ""},
 		{"a stray, a ping, and a port that nobody has", []entry{
 			stray, {request(icmp, 0, minutes(1), 0), connectionless}, {request(tcp, 81, minutes(1), 0), halfOpen},
-		}, Recent{}, ""},
-		{"datagrams to who answers nobody", []entry{{request(udp, 514, minutes(2), 0), connectionless}}, Recent{}, ""},
+		}, Recent{Silent: 2}, ""},
+		{"datagrams to who answers nobody", []entry{{request(udp, 514, minutes(2), 0), connectionless}}, Recent{Silent: 1}, ""},
 		{"no reply", []entry{unheard, unheard}, Recent{Unanswered: 2}, "error: 2 of 2 requests by eth1 since "},
 		{"no reply to one that asked again", []entry{unheard}, Recent{Unanswered: 1}, "error: 1 of 1 requests by eth1 since "},
 		{"a scan asks once", []entry{{request(tcp, 5432, minutes(1), minutes(1)), halfOpen}}, Recent{Unanswered: 1}, "note: 1 of 1 requests by eth1 since "},
@@ -119,8 +119,8 @@ func TestEvidence(t *testing.T) {
 		}, Recent{Right: 1, Unanswered: 1}, "note: 1 of 1 requests by eth1 since "},
 		{"a refused port, of which a firewall drops more", []entry{
 			{left(request(tcp, 81, minutes(3), minutes(3)), minutes(3), right), halfOpen}, {request(tcp, 81, minutes(1), 0), halfOpen},
-		}, Recent{Right: 1}, ""},
-		{"what is forwarded to a port that this host serves", []entry{{to(unheard.DatapathFlow, "203.0.113.77"), halfOpen}}, Recent{}, ""},
+		}, Recent{Right: 1, Silent: 1}, ""},
+		{"what is forwarded to a port that this host serves", []entry{{to(unheard.DatapathFlow, "203.0.113.77"), halfOpen}}, Recent{Silent: 1}, ""},
 		{"what a rule translates", []entry{{to(request(tcp, 8080, minutes(1), 0), "10.4.0.7"), halfOpen}}, Recent{Unanswered: 1}, "error: 1 of 1 requests by eth1 since "},
 	} {
 		g := newGathering(sinceTick, map[uint16][]netip.Addr{5432: {netip.IPv6Unspecified()}, 81: {netip.MustParseAddr("127.0.0.1")}}, ownOf)

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"replypath/loader/attach"
 	"replypath/loader/nexthop"
 )
@@ -55,7 +57,7 @@ func (t *Table) tendHold(g *gateway, isNew bool) {
 		t.letGo(g)
 	case g.State == nexthop.StateFailed && isNew && on.Up && !g.isHeld() && !g.isBridged():
 	case g.State == nexthop.StateFailed, g.isHeld() && g.State == nexthop.StateNone,
-		g.State == nexthop.StateIncomplete && (g.isHeld() || !on.Up): // without a carrier nobody can answer
+		g.State == nexthop.StateIncomplete && (g.isHeld() || !on.Up && !t.host.hasCarrier(g)): // without one nobody can answer
 		if t.host.mayHold(g) {
 			t.hold(g)
 		} else {
@@ -70,6 +72,13 @@ func (t *Table) tendHold(g *gateway, isNew bool) {
 	default:
 		t.letGo(g)
 	}
+}
+
+// hasCarrier asks the kernel, whose event that a carrier is back may come behind that of what waits: what the host starts by the
+// gateway is not to be refused then.
+func (h *Host) hasCarrier(g *gateway) bool {
+	link, err := h.Netlink().LinkByIndex(g.Interface)
+	return err == nil && link.Attrs().RawFlags&(unix.IFF_UP|unix.IFF_LOWER_UP) == unix.IFF_UP|unix.IFF_LOWER_UP
 }
 
 // hold keeps the entry of a gateway usable. Where the kernel fails it at once, as somebody has it ask

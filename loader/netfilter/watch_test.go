@@ -17,6 +17,7 @@ import (
 func TestPanicIsAnError(t *testing.T) {
 	w := Watcher{tables: &nfTables{map[int]*nl.SocketHandle{unix.NETLINK_NETFILTER: nil}}} // without a socket
 	w.Look(time.Now())
+	w.note(<-w.reading)
 	_, err := w.Translated()
 	if p, is := errors.AsType[*problems.Panic](err); !is {
 		t.Errorf("the error is %v, a panic %v", err, p)

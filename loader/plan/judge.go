@@ -52,7 +52,7 @@ func (j *judge) rule(r *snapshot.Rule) judgement {
 		return j.bySource(r, i)
 	}
 	switch {
-	case r.Refuses == "" && r.IIF == "" && j.HolderOf(r.Src) != nil && j.isEmpty(r):
+	case r.Refuses == "" && r.IIF == "" && !r.Invert && !r.Other && r.Table != 0 && j.HolderOf(r.Src) != nil && !j.Tables[snapshot.TableOf{Family: r.Family, Table: r.Table}]:
 		return judgement{verdict: NotNeeded, reason: fmt.Sprintf("table %s has no route, as after a link that flapped: the rule does nothing now", dump.TableName(r.Table))}
 	case r.IsVRFs():
 		return judgement{verdict: Foreign, reason: "it gives each VRF its table"}
@@ -64,11 +64,6 @@ func (j *judge) rule(r *snapshot.Rule) judgement {
 		return judgement{verdict: Needed, reason: "it refuses what it matches, and replypath respects that"}
 	}
 	return judgement{verdict: Needed, reason: "it does not send the answers of an interface back there: replypath does not replace it"}
-}
-
-// isEmpty tells whether no route is in the table that a rule leads to.
-func (j *judge) isEmpty(r *snapshot.Rule) bool {
-	return !slices.ContainsFunc(j.Routes, func(t snapshot.Route) bool { return t.Family == r.Family && t.Table == r.Table })
 }
 
 // bySource judges a rule that sends what has an address of an interface as source by that interface.

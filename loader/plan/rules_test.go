@@ -180,6 +180,12 @@ func TestRules(t *testing.T) {
 			without,
 			"not-needed" + table + "only rules lead to it that are not needed",
 		}},
+		{"its table has routes of no interest", testhost.And(testhost.Rule(snapshot.Rule{Priority: 100, Src: testhost.Prefix("10.4.0.100/32"), Table: 77}), func(h *snapshot.Host) {
+			h.Tables = map[snapshot.TableOf]bool{{Family: unix.AF_INET, Table: 77}: true}
+		}), nil, []string{
+			"needed rule rule 100: from 10.4.0.100 lookup 77: it does not send the answers of an interface back there: replypath does not replace it",
+			"needed table ipv4 table 77: rule 100: from 10.4.0.100 lookup 77 leads to it and is needed",
+		}},
 		{"its table is empty", testhost.Rule(snapshot.Rule{Priority: 100, Src: testhost.Prefix("10.4.0.100/32"), Table: 77}), nil, []string{
 			"not-needed rule rule 100: from 10.4.0.100 lookup 77: table 77 has no route, as after a link that flapped: the rule does nothing now",
 			"not-needed table ipv4 table 77: only rules lead to it that are not needed",

@@ -151,7 +151,10 @@ func (s *Status) seen() []string {
 		all.Add(&s.Interfaces[n].Recent)
 	}
 	within := fmt.Sprintf("in the last %d minutes", flows.Window/time.Minute)
-	if all.All() == 0 {
+	switch {
+	case all.All() == 0 && all.Silent > 0:
+		return []string{"no requests that anybody answers " + within}
+	case all.All() == 0:
 		return []string{"no requests " + within}
 	}
 	how := "seen leaving rightly"

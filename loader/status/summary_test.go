@@ -106,6 +106,8 @@ func TestSummary(t *testing.T) {
 		"failed: nothing is attached": healthy(),
 		"ok: 219 of 220 replies seen leaving rightly in the last 10 minutes; enforcing on eth0, eth1; 550 corrected, none lost": counts(
 			asked(healthy("enforce", "enforce"), flows.Recent{Right: 200, Lost: 1}, flows.Recent{Right: 19}), totals{Corrected: 550}),
+		"ok: no requests that anybody answers in the last 10 minutes; enforcing on eth0; no replies corrected, none lost": asked(
+			healthy("enforce"), flows.Recent{Silent: 7}),
 		"ok: 3 of 5 replies went as enforcing would send them in the last 10 minutes; observing on eth0; 42 replies asymmetric": counts(
 			asked(healthy("observe"), flows.Recent{Right: 3, Astray: 2}), totals{WouldCorrect: 42}),
 		"failed: nothing is attached: start replypath run, 1 more finding": finds(healthy(),

@@ -19,25 +19,25 @@ const evidenceInterval = 10 * time.Second
 func (p *Published) gather(v *View) (*flows.Gathering, error) {
 	p.looking.Lock()
 	defer p.looking.Unlock()
-	if p.isLooking || time.Since(p.looked) < evidenceInterval {
+	if p.gathering != nil || time.Since(p.looked) < evidenceInterval {
 		return nil, nil
 	}
 	clock, err := v.Datapath.Clock()
 	if err != nil {
 		return nil, err
 	}
-	gathering, err := flows.Gather(clock.Since, &v.Datapath.Maps)
-	p.isLooking = err == nil
-	return gathering, err
+	p.gathering, err = flows.Gather(clock.Since, &v.Datapath.Maps)
+	return p.gathering, err
 }
 
-// conclude returns what became of requests as it was seen last, which is now unless that failed.
-func (p *Published) conclude(gathering *flows.Gathering, err error) *flows.Evidence {
+// conclude returns what became of requests as it was seen last, which is now if all flows were gathered. Once that is concluded, or
+// failed, others may look.
+func (p *Published) conclude(gathering *flows.Gathering, isWhole bool) *flows.Evidence {
 	p.looking.Lock()
 	defer p.looking.Unlock()
-	if gathering != nil {
-		p.isLooking = false
-		if err == nil {
+	if gathering != nil && p.gathering == gathering {
+		p.gathering = nil
+		if isWhole {
 			p.evidence, p.looked = gathering.Evidence(), time.Now()
 		}
 	}

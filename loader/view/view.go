@@ -14,6 +14,7 @@ import (
 	"replypath/loader/attach"
 	"replypath/loader/counters"
 	"replypath/loader/datapath"
+	"replypath/loader/doctor/finding"
 	"replypath/loader/flows"
 	"replypath/loader/hostsettings"
 	"replypath/loader/pins"
@@ -50,8 +51,8 @@ type Published struct {
 	passed  atomic.Pointer[time.Time]
 
 	looking   sync.Mutex
-	isLooking bool      // somebody is, at the flows
-	looked    time.Time // when that was concluded last
+	gathering *flows.Gathering // of who looks now; nil: nobody does
+	looked    time.Time        // when that was concluded last
 	evidence  *flows.Evidence
 }
 
@@ -112,19 +113,21 @@ func (p *Published) Snapshot() (*metrics.Snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	gathering, err := p.gather(v)
-	if err != nil {
+	gathering, unread := p.gather(v)
+	isFilled := false
+	defer func() { p.conclude(gathering, isFilled) }() // also where it panics
+	if err := counters.Fill(&s, v.Datapath, v.Names, gathering); err != nil {
 		return nil, err
 	}
-	err = counters.Fill(&s, v.Datapath, v.Names, gathering)
-	evidence := p.conclude(gathering, err)
-	if err != nil {
-		return nil, err
-	}
+	isFilled = true
+	evidence := p.conclude(gathering, true)
 	if evidence != nil {
 		s.Requests = requests(v, evidence)
 	}
 	s.Findings = findings(v, &s, evidence)
+	if unread != nil { // who listens: the figures are there all the same
+		s.Findings = append(s.Findings, metrics.Finding{Check: "facts", Severity: string(finding.Warning)})
+	}
 	return &s, nil
 }
 

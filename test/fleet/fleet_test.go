@@ -262,7 +262,7 @@ func (w *walk) canary() {
 	commands := w.commands("6. A canary", 3)
 	w.typed(commands[0], 0)
 	await.Says(w.t, "the playbook", w.play(commands[1], changed, untouched, untouched), "TASK [replypath : Confirm]")
-	await.Says(w.t, "the playbook", w.typed(commands[2], 0), "ok: enforcing on eth0, eth1")
+	await.Says(w.t, "the playbook", w.typed(commands[2], 0), "ok: ", "; enforcing on eth0, eth1; ")
 	w.wantMoved(canary, true)
 	w.wantMode(w.servers[1], "observe")
 }

@@ -3,6 +3,7 @@
 package lifecycle
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"regexp"
@@ -266,6 +267,12 @@ func TestStrictRPFilterWhileObserving(t *testing.T) {
 		if s := p.Status(); !slices.ContainsFunc(s.Errors, isSaid) {
 			t.Errorf("the status has errors %q", s.Errors)
 		}
+		await.Eventually(t, "the question is without an answer for 3 s", func() error {
+			if s := p.Diagnosed(); s.Health.State != "failed" {
+				return errors.New(s.Summary)
+			}
+			return nil
+		})
 		if said := p.Expect(3, "status").Stdout; isSaid(said) || strings.Count(said, "rp_filter of eth1 is strict") != 2 { // with the first line
 			t.Errorf("the status does not tell of one cause: %s", said)
 		}

@@ -90,7 +90,10 @@ func (t *trial) takeOver(ctx context.Context) error {
 		return errors.Join(err, endErr)
 	}
 	t.observer = pid
-	return t.attach()
+	if err := t.attach(); err != nil {
+		return fmt.Errorf("%w: the daemon that observed, pid %d, has ended: start it again", err, pid)
+	}
+	return nil
 }
 
 // run attaches until it is confirmed or taken back.

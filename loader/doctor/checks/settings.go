@@ -78,7 +78,7 @@ func RPFilter(h *snapshot.Host) []finding.Finding {
 		best, drops := h.BestDefault(unix.AF_INET), h.RPFilterDrops != nil && *h.RPFilterDrops > 0
 		hasMost := best != nil && best.Device == i.Index // few are dropped there
 		switch {
-		case drops && !hasMost && (!h.Attached || isUnanswered(h, i.Name)):
+		case drops && !hasMost && (!h.Attached || isUnanswered(h, i.Name) || h.Recent(i.Name).Silent > 0):
 			f.Severity = finding.Error
 		case h.Attached && !h.Enforcing[i.Index]: // nobody is known to ask
 			f.Severity = finding.Note

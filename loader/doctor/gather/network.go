@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -50,7 +51,12 @@ func devices(handle *netlink.Handle, links []netlink.Link, h *snapshot.Host) err
 
 // routes keeps the few that a check asks for, of perhaps a million.
 func routes(handle *netlink.Handle, h *snapshot.Host) (err error) {
+	var seeing sync.Mutex // both families are read at once
+	h.Tables = make(map[snapshot.TableOf]bool)
 	h.Routes, err = dump.Routes(func(r *dump.Route, add func(snapshot.Route)) {
+		seeing.Lock()
+		h.Tables[snapshot.TableOf{Family: r.Family, Table: r.Table}] = true
+		seeing.Unlock()
 		isForBound := r.Protocol == discover.OwnProtocol && uint32(r.Metric) == discover.BoundMetric
 		if r.Table == unix.RT_TABLE_LOCAL || isForBound { // of replypath's own, which nobody takes whose socket is not bound
 			return

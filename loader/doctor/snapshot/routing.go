@@ -16,11 +16,15 @@ import (
 
 // Routing is where packets are sent.
 type Routing struct {
-	Routes []Route // those that one of the checks asks for
+	Routes []Route          // those that one of the checks asks for
+	Tables map[TableOf]bool // those that have any route
 	Rules  []Rule
 	// LedBy are gateways of default routes that the datapath's daemon has seen since its start, by family, as "10.3.0.1 of eth0".
 	LedBy map[int]string
 }
+
+// TableOf is a routing table of a family.
+type TableOf struct{ Family, Table int }
 
 // Route is a route that is of interest here: every one that leads everywhere, every one that
 // refuses, that has no gateway although it leads far, or whose gateway is this
