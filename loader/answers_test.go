@@ -3,8 +3,7 @@
 package loader
 
 import (
-	"slices"
-
+	"replypath/loader/counters"
 	"replypath/metrics"
 	"replypath/test/await"
 	"replypath/test/topology"
@@ -83,23 +82,19 @@ func (a *answers) wantCorrected(r *running) {
 		return
 	}
 	a.Helper()
-	var corrected uint64
-	for _, p := range r.counters().Pairs {
-		corrected += p.CorrectedPackets
-	}
-	await.Same(a, "packets corrected", uint64(a.asked), corrected)
+	corrected := sum(r.counters(), counters.CorrectedPackets)
+	await.Same(a, "packets corrected", float64(a.asked), corrected)
 	right, wrong := a.left()
-	a.Logf("refused by eth1: %d questions, %d answers by the interface that was asked, %d by the other, %d counted as corrected",
+	a.Logf("refused by eth1: %d questions, %d answers by the interface that was asked, %d by the other, %.0f counted as corrected",
 		a.asked, right, wrong, corrected)
 }
 
-// backwards lists the pairs of interfaces that have been counted less for.
-func backwards(c, before *metrics.Snapshot) (less []metrics.Pair) {
-	for _, was := range before.Pairs {
-		i := slices.IndexFunc(c.Pairs, func(p metrics.PairCounters) bool { return p.Pair == was.Pair })
-		if i < 0 || c.Pairs[i].CorrectedPackets < was.CorrectedPackets ||
-			c.Pairs[i].CorrectedBytes < was.CorrectedBytes || c.Pairs[i].AsymmetricPackets < was.AsymmetricPackets {
-			less = append(less, was.Pair)
+// backwards lists the series of interface pairs that fell.
+func backwards(now, before metrics.Samples) (less []string) {
+	values := ofPairs(now)
+	for series, was := range ofPairs(before) {
+		if values[series] < was {
+			less = append(less, series)
 		}
 	}
 	return less

@@ -3,7 +3,6 @@
 package loader
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -18,17 +17,30 @@ import (
 	"replypath/test/await"
 )
 
-func (r *running) counters() *metrics.Snapshot {
+func (r *running) counters() metrics.Samples {
 	r.b.Helper()
 	return read(r.b, r.Snapshot)
 }
 
-// pairs returns what is counted for pairs of interfaces, in the order of their families.
-func (r *running) pairs() []metrics.PairCounters {
-	r.b.Helper()
-	return slices.SortedFunc(slices.Values(r.counters().Pairs), func(a, b metrics.PairCounters) int {
-		return cmp.Compare(a.Family, b.Family)
-	})
+// sum adds up the series of a metric whose labels have all of these values.
+func sum(samples metrics.Samples, of *metrics.Family, labels ...string) (sum float64) {
+	for _, s := range samples {
+		if s.Of == of && !slices.ContainsFunc(labels, func(label string) bool { return !slices.Contains(s.Labels, label) }) {
+			sum += s.Value
+		}
+	}
+	return sum
+}
+
+// ofPairs are the series of interface pairs, by their names and labels.
+func ofPairs(samples metrics.Samples) map[string]float64 {
+	values := make(map[string]float64)
+	for _, s := range samples {
+		if slices.Contains(s.Of.Labels, "from_interface") {
+			values[fmt.Sprint(s.Of.Name, s.Labels)] = s.Value
+		}
+	}
+	return values
 }
 
 // TestPairsForgotten: the counters of an interface's pairs are added up, and go with its id, whichever of the two it is.

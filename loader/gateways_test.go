@@ -14,9 +14,9 @@ import (
 
 	"replypath/bpf"
 	"replypath/loader/config"
+	"replypath/loader/counters"
 	"replypath/loader/datapath"
 	"replypath/loader/status"
-	"replypath/metrics"
 	"replypath/test/await"
 	"replypath/test/host"
 	"replypath/test/topology"
@@ -67,7 +67,7 @@ func (b *server) awaitKnown(i *topology.Interface, gateway netip.Addr) {
 
 // isReachable tells whether the daemon says that a gateway answers: it hears of that later than the kernel knows.
 func (r *running) isReachable(gateway netip.Addr) bool {
-	return slices.ContainsFunc(r.counters().Gateways, func(g metrics.Gateway) bool { return g.Address == gateway && g.Reachable })
+	return sum(r.counters(), counters.GatewayReachable, gateway.String()) > 0
 }
 
 // TestFlapIsNoRepair: what goes with the carrier, or with the interface's MAC, was taken by nobody. What somebody deletes is

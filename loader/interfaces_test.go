@@ -44,7 +44,7 @@ func TestJournalIsBounded(t *testing.T) {
 	b := newAnsweringServer(t)
 	r := b.start()
 	b.ping()
-	before := r.pairs()
+	before := ofPairs(r.counters())
 	b.ip("link del eth1")
 	b.awaitGone("eth1")
 	eth1 := b.idsOf("eth1")
@@ -81,9 +81,9 @@ func TestJournalIsBounded(t *testing.T) {
 		return nil
 	})
 	await.Same(t, "ids of eth1", eth1, b.idsOf("eth1"))
-	await.Same(b, "what was counted for eth1", before, r.pairs())
+	await.Same(b, "what was counted for eth1", before, ofPairs(r.counters()))
 	r.stop()
-	await.Same(b, "in a trial", before, b.start(func(o *Options) { o.Trial = time.Hour }).pairs())
+	await.Same(b, "in a trial", before, ofPairs(b.start(func(o *Options) { o.Trial = time.Hour }).counters()))
 }
 
 // TestRecordsOutliveWhatIsTaught: a record goes after what handshakes by its interface taught, also where that cannot be forgotten

@@ -3,15 +3,16 @@
 package loader
 
 import (
-	"cmp"
 	"maps"
 	"slices"
 
 	"golang.org/x/sys/unix"
 
+	"replypath/loader/counters"
 	"replypath/loader/gateways"
 	"replypath/loader/identity"
 	"replypath/loader/interfaces"
+	"replypath/loader/pins"
 	"replypath/loader/view"
 	"replypath/metrics"
 )
@@ -24,22 +25,28 @@ func (l *core) publish() {
 	v := &view.View{
 		Datapath: l.datapath, Mode: l.state.Mode, Missing: missingNow(l.last.missing, l.interfaces.All()),
 		Names: identity.Names(l.state.Interfaces), Refused: l.state.ConfigErr, Problems: l.problems.All(),
-		Missed: l.state.Missed(),
-		Figures: metrics.Snapshot{
-			ReloadFailed:   l.state.ConfigErr != "",
-			ReloadSuccess:  l.state.LoadedAt,
-			Gateways:       gatewayFigures(l.gateways.All(), l.interfaces.NameOf),
-			HostRepairs:    maps.Clone(l.state.Repairs),
-			FallbackActive: metrics.Families{IPv4: l.routes.IsActive(unix.AF_INET), IPv6: l.routes.IsActive(unix.AF_INET6)},
-		},
-	}
-	for _, f := range l.state.Features {
-		v.Figures.Features = append(v.Figures.Features, metrics.Feature{Name: f.Name, Available: f.Available})
+		Missed:  l.state.Missed(),
+		Figures: figures(&l.state, l.routes.IsActive), Gateways: shownGateways(l.gateways.All(), l.interfaces.NameOf),
+		Repairs: maps.Clone(l.state.Repairs),
 	}
 	for _, m := range l.interfaces.All() {
 		v.Interfaces = append(v.Interfaces, view.Interface{Interface: m.Target(), Up: m.Up, HasAddress: len(m.Addresses) > 0})
 	}
 	l.published.Publish(v)
+}
+
+// figures are those that are known without the maps.
+func figures(state *pins.Journal, isActive func(family int) bool) (s metrics.Samples) {
+	s.AddBool(counters.ReloadSuccessful, state.ConfigErr == "")
+	if !state.LoadedAt.IsZero() {
+		s.Add(counters.ReloadSuccessTime, float64(state.LoadedAt.UnixMilli())/1000)
+	}
+	s.AddBool(counters.FallbackActive, isActive(unix.AF_INET), "ipv4")
+	s.AddBool(counters.FallbackActive, isActive(unix.AF_INET6), "ipv6")
+	for _, f := range state.Features {
+		s.AddBool(counters.KernelFeature, f.Available, f.Name)
+	}
+	return s
 }
 
 // missingNow returns the missing names but for those that an interface has got since they were looked for.
@@ -49,14 +56,10 @@ func missingNow(missing []string, managed []*interfaces.Managed) []string {
 	})
 }
 
-// gatewayFigures are by interface and address.
-func gatewayFigures(all []*gateways.View, nameOf func(index int) string) []metrics.Gateway {
-	slices.SortFunc(all, func(a, b *gateways.View) int {
-		return cmp.Or(cmp.Compare(a.Interface, b.Interface), a.Address.Compare(b.Address))
-	})
-	var list []metrics.Gateway
+// shownGateways are by interface and address.
+func shownGateways(all []*gateways.View, nameOf func(index int) string) (list []view.Gateway) {
 	for _, g := range all {
-		list = append(list, metrics.Gateway{Interface: nameOf(g.Interface), Address: g.Address, Reachable: g.Answers})
+		list = append(list, view.Gateway{Interface: nameOf(g.Interface), Address: g.Address, Reachable: g.Answers})
 	}
 	return list
 }

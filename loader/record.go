@@ -51,11 +51,11 @@ func (r *record) countRepair(object string) {
 		r.state.Repairs = make(map[string]uint64)
 	}
 	r.state.Repairs[object]++
-	r.published.Amend(func(v *view.View) { v.Figures.HostRepairs = maps.Clone(r.state.Repairs) })
+	r.published.Amend(func(v *view.View) { v.Repairs = maps.Clone(r.state.Repairs) })
 }
 
 // Snapshot reads every figure, see view.Published. Like Lacking, it does not wait for who changes the host.
-func (l *Loader) Snapshot() (*metrics.Snapshot, error) { return caught(l.log, l.published.Snapshot) }
+func (l *Loader) Snapshot() (metrics.Samples, error) { return caught(l.log, l.published.Snapshot) }
 
 // Lacking says what is not as the configuration has it.
 func (l *Loader) Lacking() ([]string, error) { return caught(l.log, l.published.Lacking) }

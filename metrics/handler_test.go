@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -27,7 +28,7 @@ func get(h http.Handler, path string) *httptest.ResponseRecorder {
 
 func TestMetricsPageErrors(t *testing.T) {
 	var log strings.Builder
-	source := &fakeSource{snapshot: quiet()}
+	source := &fakeSource{}
 	h := newTestHandler(t, source, slog.New(slog.NewTextHandler(&log, nil)))
 
 	source.fail(errors.New("map is gone"))
@@ -74,4 +75,33 @@ func TestHealthz(t *testing.T) {
 			}
 		})
 	}
+}
+
+// fakeSource is a Source whose answers a test sets.
+type fakeSource struct {
+	mu      sync.Mutex
+	samples Samples
+	lacking []string
+	err     error
+	age     time.Duration // of the last pass
+}
+
+func (s *fakeSource) Passed() time.Time { return time.Now().Add(-s.age) }
+
+func (s *fakeSource) Snapshot() (Samples, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.samples, s.err
+}
+
+func (s *fakeSource) Lacking() ([]string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lacking, s.err
+}
+
+func (s *fakeSource) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.err = err
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package metrics
+package metrics_test
 
 import (
 	"bytes"
@@ -11,6 +11,7 @@ import (
 	"testing"
 	"text/template"
 
+	"replypath/metrics"
 	"replypath/test/await"
 )
 
@@ -39,8 +40,8 @@ func render(t *testing.T) []byte {
 		return "`" + strings.Join(names, "`, `") + "`"
 	}
 	var b bytes.Buffer
-	said := make(map[reason]bool)
-	meaning := func(r reason) string {
+	said := make(map[metrics.Reason]bool)
+	meaning := func(r metrics.Reason) string {
 		if said[r] {
 			return "as above"
 		}
@@ -49,14 +50,14 @@ func render(t *testing.T) []byte {
 	}
 	tmpl, err := template.New("METRICS.md").Funcs(template.FuncMap{"labels": labels, "meaning": meaning}).Parse(page)
 	if err == nil {
-		err = tmpl.Execute(&b, families)
+		err = tmpl.Execute(&b, metrics.Families())
 	}
 	await.Must(t, err)
 	return b.Bytes()
 }
 
 func TestReferenceNamesEveryLabel(t *testing.T) {
-	for _, d := range families {
+	for _, d := range metrics.Families() {
 		for _, label := range d.Labels {
 			described := strings.Contains(page, "\n| `"+label+"` |")
 			if !described && !slices.Contains([]string{"version", "goversion"}, label) {
@@ -77,7 +78,7 @@ func TestAlertsUseExistingMetrics(t *testing.T) {
 			t.Fatalf("%s uses no metric at all", file)
 		}
 		for _, name := range names {
-			is := slices.ContainsFunc(families, func(f *family) bool { return f.Name == name })
+			is := slices.ContainsFunc(metrics.Families(), func(f *metrics.Family) bool { return f.Name == name })
 			if !is && (file == dashboard || !slices.Contains(recorded, name)) {
 				t.Errorf("%s: there is no metric %s", file, name)
 			}

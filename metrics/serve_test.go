@@ -33,7 +33,7 @@ const deadline = 10 * time.Second
 func options(t *testing.T) Options {
 	return Options{
 		Listen:  "127.0.0.1:0",
-		Source:  &fakeSource{snapshot: quiet()},
+		Source:  &fakeSource{},
 		Version: "1.2.3",
 		Log:     slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}

@@ -4,6 +4,7 @@
 package counters
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -16,71 +17,78 @@ import (
 	"replypath/metrics"
 )
 
-// Fill fills in what the programs have counted. The names are those of interfaces by their id; what is forgotten is taken
-// off.
-func Fill(s *metrics.Snapshot, d *datapath.Datapath, names map[uint16]string, gathering *flows.Gathering) error {
+// Fill adds what the programs have counted, and returns how full the flow tables are. The names are those of interfaces by
+// their id. Each label that is known beforehand has a series, so that the first occurrence is seen as an increase.
+func Fill(s *metrics.Samples, d *datapath.Datapath, names map[uint16]string, gathering *flows.Gathering) ([]flows.TableUsage, error) {
 	events, err := readEvents(d.Events)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	setEvents(s, events)
+	addEvents(s, events)
 	notes := bpf.Notes{Table: bpf.TableOf(&d.DatapathMaps)}
-	s.Outbound.Capacity = notes.Capacity()
-	pairs, err := ReadByName(&d.Maps, names)
+	s.Add(FlowTableCapacity, float64(notes.Capacity()), outbound)
+	pairs, err := ReadPairs(&d.Maps)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	s.Pairs, s.Uncorrected, s.Lost, s.Originated = pairs.Pairs, pairs.Uncorrected, pairs.Lost, pairs.Originated
+	for series, count := range pairs.Named(names) {
+		s.Add(series.Of, float64(count), series.labels()...)
+	}
 	clock, err := d.Clock()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	tables, err := flows.Usage(&d.Maps, clock, gathering, func(*bpf.DatapathFlow, string) {})
-	if err != nil {
-		return err
-	}
-	readmissions := map[bpf.DatapathTable]uint64{
-		bpf.DatapathTableTABLE_ESTABLISHED: events[bpf.DatapathEventEVENT_READMITTED_ESTABLISHED],
-	}
 	for _, t := range tables {
-		s.Tables = append(s.Tables, metrics.Table{
-			Name: t.Name, Flows: t.Flows, Lasting: t.Lasting, Capacity: t.Capacity,
-			Admissions:     events[bpf.DatapathEventEVENT_ADMITTED_HALF_OPEN+bpf.DatapathEvent(t.ID)],
-			Readmissions:   readmissions[t.ID],
-			InsertFailures: events[bpf.DatapathEventEVENT_INSERT_FAILED_HALF_OPEN+bpf.DatapathEvent(t.ID)],
-		})
+		addTable(s, &t, events)
 	}
-	return nil
+	return tables, err
 }
 
-// setEvents names what was counted without an interface pair.
-func setEvents(s *metrics.Snapshot, events []uint64) {
-	named := func(reasons map[bpf.DatapathEvent]string) map[string]uint64 {
-		counts := make(map[string]uint64, len(reasons))
-		for event, name := range reasons {
-			counts[name] = events[event]
+// outbound is what the table of notes is called beside the flow tables: of what the host began.
+const outbound = "outbound"
+
+// addEvents names what was counted without an interface pair.
+func addEvents(s *metrics.Samples, events []uint64) {
+	for family, causes := range eventFamilies {
+		for _, c := range causes {
+			s.Add(family, float64(events[c.of]), c.name)
 		}
-		return counts
 	}
-	s.Unparsed, s.Ignored, s.MovesRefused = named(unparsedReasons), named(ignoredReasons), named(refusedReasons)
-	s.WaysLearnt = named(learntWays)
-	s.Uncounted = events[bpf.DatapathEventEVENT_INSERT_FAILED_COUNTER]
-	s.SourceRepairs.IPv4 = events[bpf.DatapathEventEVENT_SOURCE_REPAIRED_V4]
-	s.SourceRepairs.IPv6 = events[bpf.DatapathEventEVENT_SOURCE_REPAIRED_V6]
-	s.FallbackDropped.IPv4 = events[bpf.DatapathEventEVENT_FALLBACK_DROPPED_V4]
-	s.FallbackDropped.IPv6 = events[bpf.DatapathEventEVENT_FALLBACK_DROPPED_V6]
-	s.Outbound.Admissions = events[bpf.DatapathEventEVENT_ADMITTED_OUTBOUND]
-	s.Moves = make(map[string]uint64, len(protocolNames))
+	s.Add(UncountedPackets, float64(events[bpf.DatapathEventEVENT_INSERT_FAILED_COUNTER]))
+	s.Add(FlowAdmissions, float64(events[bpf.DatapathEventEVENT_ADMITTED_OUTBOUND]), outbound)
 	for class, name := range protocolNames {
-		s.Moves[name] = events[bpf.DatapathEventEVENT_MOVED+bpf.DatapathEvent(class)]
+		s.Add(FlowMoves, float64(events[bpf.DatapathEventEVENT_MOVED+bpf.DatapathEvent(class)]), name)
 	}
 }
 
-// ByName are the counters of interface pairs as Fill reads them.
-type ByName struct {
-	Pairs             []metrics.PairCounters
-	Uncorrected, Lost []metrics.Uncorrected // for every pair, every reason
-	Originated        []metrics.Originated
+func addTable(s *metrics.Samples, t *flows.TableUsage, events []uint64) {
+	s.Add(Flows, float64(t.Flows), t.Name)
+	s.Add(LastingFlows, float64(t.Lasting), t.Name)
+	s.Add(FlowTableCapacity, float64(t.Capacity), t.Name)
+	s.Add(FlowAdmissions, float64(events[bpf.DatapathEventEVENT_ADMITTED_HALF_OPEN+bpf.DatapathEvent(t.ID)]), t.Name)
+	s.Add(FlowInsertFailures, float64(events[bpf.DatapathEventEVENT_INSERT_FAILED_HALF_OPEN+bpf.DatapathEvent(t.ID)]), t.Name)
+	readmissions := 0.0
+	if t.ID == bpf.DatapathTableTABLE_ESTABLISHED {
+		readmissions = float64(events[bpf.DatapathEventEVENT_READMITTED_ESTABLISHED])
+	}
+	s.Add(FlowReadmissions, readmissions, t.Name)
+}
+
+// Series is one of a metric by interface pair.
+type Series struct {
+	Of               *metrics.Family
+	From, To         string // names of interfaces: the kernel's choice, empty for replypath0; the flow's
+	family, protocol string
+	Value            string // of the last label, a reason or an outcome, where there is one
+}
+
+func (s *Series) labels() []string {
+	labels := []string{cmp.Or(s.From, "none"), s.To, s.family, s.protocol}
+	if s.Value != "" {
+		labels = append(labels, s.Value)
+	}
+	return labels
 }
 
 // Unrecorded tells by which protocol, that is not recorded, this host was asked over an interface.
@@ -91,80 +99,75 @@ type Unrecorded struct {
 	Last             time.Time
 }
 
-// ReadByName reads the counters of interface pairs.
-func ReadByName(maps *bpf.Maps, names map[uint16]string) (ByName, error) {
-	pairs, err := ReadPairs(maps)
-	return ByName{pairs.named(names), pairs.because(uncorrectedReasons, names), pairs.because(lostReasons, names), pairs.originated(names)}, err
+// Named adds up what was counted for interfaces of the same names. A pair that was seen has all series, those of 0 too.
+func (c Pairs) Named(names map[uint16]string) map[Series]uint64 {
+	sums := make(map[Series]uint64)
+	for pair, count := range c {
+		series := Series{
+			From: names[pair.From], To: names[pair.To], family: fmt.Sprintf("ipv%d", pair.Family),
+			protocol: protocolNames[bpf.DatapathProtocolClass(pair.Protocol)],
+		}
+		add := func(f *metrics.Family, value string, count uint64) {
+			series.Of, series.Value = f, value
+			sums[series] += count
+		}
+		switch outcome := bpf.DatapathOutcome(pair.Outcome); {
+		case isUnrecorded(pair):
+		case isOriginated(pair):
+			addOriginated(add, outcome&^bpf.DatapathOutcomeOUTCOME_ORIGINATED, count)
+		default:
+			addReplies(add, outcome, count, isOfRightInterface(pair))
+		}
+	}
+	return sums
 }
 
-// named adds up what was counted for interfaces of the same names.
-func (c Pairs) named(names map[uint16]string) (list []metrics.PairCounters) {
-	sums := make(map[metrics.Pair]*metrics.PairCounters)
-	for pair, count := range c {
-		if isOriginated(pair) || isUnrecorded(pair) {
-			continue
-		}
-		key := namedPair(pair, names)
-		if sums[key] == nil {
-			sums[key] = &metrics.PairCounters{Pair: key}
-		}
-		if !isOfRightInterface(pair) {
-			add(sums[key], bpf.DatapathOutcome(pair.Outcome), count)
+// adder adds to the series of an interface pair with this last label.
+type adder func(f *metrics.Family, value string, count uint64)
+
+// because adds the packets of an outcome to the reason that it is, and 0 to all others.
+func (add adder) because(f *metrics.Family, reasons []cause[bpf.DatapathOutcome], outcome bpf.DatapathOutcome, packets uint64) {
+	for _, r := range reasons {
+		if add(f, r.name, 0); r.of == outcome {
+			add(f, r.name, packets)
 		}
 	}
-	for _, sum := range sums {
-		list = append(list, *sum)
-	}
-	return list
 }
 
-// because is how many packets had an outcome that is a reason, for every pair and every reason.
-func (c Pairs) because(reasons map[bpf.DatapathOutcome]string, names map[uint16]string) (list []metrics.Uncorrected) {
-	packets := make(map[metrics.Uncorrected]uint64)
-	pairs := make(map[metrics.Pair]bool)
-	for pair, count := range c {
-		if isOriginated(pair) || isUnrecorded(pair) {
-			continue
+// addOriginated adds what the host originated.
+func addOriginated(add adder, outcome bpf.DatapathOutcome, count bpf.DatapathPairCount) {
+	isMoved := nameOf(originatedReasons, outcome) == ""
+	for value, is := range map[string]bool{"moved": isMoved, "routed": !isMoved} {
+		var sent bpf.DatapathPairCount
+		if is {
+			sent = count
 		}
-		key := namedPair(pair, names)
-		pairs[key] = true
-		if reason, is := reasons[bpf.DatapathOutcome(pair.Outcome)]; is {
-			packets[metrics.Uncorrected{Pair: key, Reason: reason}] += count.Packets
-		}
+		add(OriginatedPackets, value, sent.Packets)
+		add(OriginatedFlows, value, sent.Flows)
 	}
-	for pair := range pairs {
-		for _, reason := range reasons {
-			counter := metrics.Uncorrected{Pair: pair, Reason: reason}
-			counter.Packets = packets[counter]
-			list = append(list, counter)
-		}
-	}
-	return list
+	add.because(OriginatedRouted, originatedReasons, outcome, count.Packets)
 }
 
-// originated is what the host originated, of interfaces of these names.
-func (c Pairs) originated(names map[uint16]string) (list []metrics.Originated) {
-	sums := make(map[metrics.Pair]*metrics.Originated)
-	for pair, count := range c {
-		if !isOriginated(pair) {
-			continue
-		}
-		key := namedPair(pair, names)
-		if sums[key] == nil {
-			sums[key] = &metrics.Originated{Pair: key, Reasons: make(map[string]uint64)}
-		}
-		sent := &sums[key].Moved
-		if reason := originatedReason(bpf.DatapathOutcome(pair.Outcome) &^ bpf.DatapathOutcomeOUTCOME_ORIGINATED); reason != "" {
-			sent = &sums[key].Routed
-			sums[key].Reasons[reason] += count.Packets
-		}
-		sent.Packets += count.Packets
-		sent.Flows += count.Flows
+// addReplies adds what had an outcome. Whatever became of them, replies were asymmetric, unless by the right interface.
+func addReplies(add adder, outcome bpf.DatapathOutcome, count bpf.DatapathPairCount, isRight bool) {
+	var asymmetric, corrected bpf.DatapathPairCount
+	switch {
+	case isRight, outcome == bpf.DatapathOutcomeOUTCOME_UNNAMED_TUNNEL: // of requests
+	case outcome == bpf.DatapathOutcomeOUTCOME_ASYMMETRIC: // of flows
+		asymmetric.Flows = count.Flows
+	case outcome == bpf.DatapathOutcomeOUTCOME_CORRECTED:
+		corrected = count
+		fallthrough
+	default:
+		asymmetric.Packets = count.Packets
 	}
-	for _, sum := range sums {
-		list = append(list, *sum)
-	}
-	return list
+	add(AsymmetricPackets, "", asymmetric.Packets)
+	add(AsymmetricFlows, "", asymmetric.Flows)
+	add(CorrectedPackets, "", corrected.Packets)
+	add(CorrectedBytes, "", corrected.Bytes)
+	add(CorrectedFlows, "", corrected.Flows)
+	add.because(UncorrectedPackets, replyReasons, outcome, count.Packets)
+	add.because(LostPackets, lostReasons, outcome, count.Packets)
 }
 
 // Unrecorded is what this host was asked by protocols that are not recorded.
@@ -189,30 +192,6 @@ func isOriginated(pair bpf.DatapathPair) bool {
 func isOfRightInterface(pair bpf.DatapathPair) bool {
 	outcome := bpf.DatapathOutcome(pair.Outcome)
 	return pair.From == pair.To && (outcome == bpf.DatapathOutcomeOUTCOME_LINK_DOWN || outcome == bpf.DatapathOutcomeOUTCOME_NO_NEXT_HOP)
-}
-
-// add adds what had an outcome. Whatever became of them, replies were asymmetric.
-func add(c *metrics.PairCounters, outcome bpf.DatapathOutcome, count bpf.DatapathPairCount) {
-	switch outcome {
-	case bpf.DatapathOutcomeOUTCOME_UNNAMED_TUNNEL: // of requests
-		return
-	case bpf.DatapathOutcomeOUTCOME_ASYMMETRIC: // of flows
-		c.AsymmetricFlows += count.Flows
-		return
-	case bpf.DatapathOutcomeOUTCOME_CORRECTED:
-		c.CorrectedPackets += count.Packets
-		c.CorrectedBytes += count.Bytes
-		c.CorrectedFlows += count.Flows
-	}
-	c.AsymmetricPackets += count.Packets
-}
-
-func namedPair(pair bpf.DatapathPair, names map[uint16]string) metrics.Pair {
-	return metrics.Pair{
-		From: names[pair.From], To: names[pair.To],
-		Family:   fmt.Sprintf("ipv%d", pair.Family),
-		Protocol: protocolNames[bpf.DatapathProtocolClass(pair.Protocol)],
-	}
 }
 
 // Totals are the packets of replies by what became of them, of all interface pairs together. The JSON names are fixed.
@@ -253,8 +232,8 @@ func (c Pairs) Wrong(names map[uint16]string, since func(tick uint32) time.Durat
 	now := time.Now()
 	for pair, count := range c {
 		outcome := bpf.DatapathOutcome(pair.Outcome) &^ bpf.DatapathOutcomeOUTCOME_ORIGINATED
-		w := way{from: names[pair.From], to: names[pair.To], reason: uncorrectedReasons[outcome], originated: isOriginated(pair)}
-		if _, isLost := lostReasons[outcome]; isLost {
+		w := way{from: names[pair.From], to: names[pair.To], reason: UncorrectedReason(outcome), originated: isOriginated(pair)}
+		if nameOf(lostReasons, outcome) != "" {
 			w.reason = ReasonLost
 		}
 		if outcome == bpf.DatapathOutcomeOUTCOME_CORRECTED {
@@ -286,9 +265,9 @@ const (
 
 // meant are the reasons for which packets go as routed as somebody wants it.
 var meant = map[string]bool{
-	uncorrectedReasons[bpf.DatapathOutcomeOUTCOME_OBSERVE]:        true,
-	uncorrectedReasons[bpf.DatapathOutcomeOUTCOME_BOUND_DEVICE]:   true,
-	uncorrectedReasons[bpf.DatapathOutcomeOUTCOME_UNNAMED_TUNNEL]: true,
+	UncorrectedReason(bpf.DatapathOutcomeOUTCOME_OBSERVE):        true,
+	UncorrectedReason(bpf.DatapathOutcomeOUTCOME_BOUND_DEVICE):   true,
+	UncorrectedReason(bpf.DatapathOutcomeOUTCOME_UNNAMED_TUNNEL): true,
 }
 
 // Unmeant is how many packets went as routed although nobody wants it.
@@ -317,17 +296,16 @@ func (c Pairs) Totals() Totals {
 	t := Totals{Uncorrected: make(map[string]uint64)}
 	for pair, count := range c {
 		outcome := bpf.DatapathOutcome(pair.Outcome)
-		_, isLost := lostReasons[outcome]
-		reason, isUncorrected := uncorrectedReasons[outcome]
+		reason := UncorrectedReason(outcome)
 		switch {
 		case count.Packets == 0:
 		case outcome == bpf.DatapathOutcomeOUTCOME_CORRECTED:
 			t.Corrected += count.Packets
 		case outcome == bpf.DatapathOutcomeOUTCOME_OBSERVE:
 			t.WouldCorrect += count.Packets
-		case isLost:
+		case nameOf(lostReasons, outcome) != "":
 			t.Lost += count.Packets
-		case isUncorrected:
+		case reason != "":
 			t.Uncorrected[reason] += count.Packets
 		}
 	}

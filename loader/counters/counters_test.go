@@ -3,38 +3,78 @@
 package counters
 
 import (
+	"bytes"
 	"cmp"
-	"fmt"
+	"os"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
 	"replypath/bpf"
+	"replypath/loader/flows"
 	"replypath/metrics"
 	"replypath/test/await"
 )
 
-// TestSetEvents: each event is shown where it belongs.
-func TestSetEvents(t *testing.T) {
+// TestEvents: each event is shown where it belongs.
+func TestEvents(t *testing.T) {
 	const most = 256
 	events := make([]uint64, most)
 	for event := range events {
 		events[event] = uint64(event)
 	}
-	var s metrics.Snapshot
-	setEvents(&s, events)
-	for event, got := range map[bpf.DatapathEvent]uint64{
-		bpf.DatapathEventEVENT_INSERT_FAILED_COUNTER: s.Uncounted, bpf.DatapathEventEVENT_UNPARSED_TRUNCATED: s.Unparsed["truncated"],
-		bpf.DatapathEventEVENT_IGNORED_EXCLUDED: s.Ignored["excluded"], bpf.DatapathEventEVENT_REFUSED_CONTESTED: s.MovesRefused["contested"],
-		bpf.DatapathEventEVENT_MOVED + bpf.DatapathEvent(bpf.DatapathProtocolClassCLASS_TCP): s.Moves["tcp"],
-		bpf.DatapathEventEVENT_SOURCE_REPAIRED_V4:                                            s.SourceRepairs.IPv4, bpf.DatapathEventEVENT_SOURCE_REPAIRED_V6: s.SourceRepairs.IPv6,
-		bpf.DatapathEventEVENT_FALLBACK_DROPPED_V4: s.FallbackDropped.IPv4, bpf.DatapathEventEVENT_FALLBACK_DROPPED_V6: s.FallbackDropped.IPv6,
-		bpf.DatapathEventEVENT_ADMITTED_OUTBOUND: s.Outbound.Admissions, bpf.DatapathEventEVENT_LEARNT_RULE: s.WaysLearnt["rule"],
-		bpf.DatapathEventEVENT_LEARNT_LAST_HOP: s.WaysLearnt["last-hop"], bpf.DatapathEventEVENT_LEARNT_AS_ROUTED: s.WaysLearnt["direct-return"],
+	var s metrics.Samples
+	addEvents(&s, events)
+	addTable(&s, &flows.TableUsage{ID: bpf.DatapathTableTABLE_ESTABLISHED, Name: "established", Flows: 3, Lasting: 2, Capacity: 4}, events)
+	for _, want := range []metrics.Sample{
+		of(UncountedPackets, bpf.DatapathEventEVENT_INSERT_FAILED_COUNTER), of(UnparsedPackets, bpf.DatapathEventEVENT_UNPARSED_TRUNCATED, "truncated"),
+		of(IgnoredPackets, bpf.DatapathEventEVENT_IGNORED_EXCLUDED, "excluded"), of(FlowMovesRefused, bpf.DatapathEventEVENT_REFUSED_CONTESTED, "contested"),
+		of(FlowMoves, bpf.DatapathEventEVENT_MOVED+bpf.DatapathEvent(bpf.DatapathProtocolClassCLASS_TCP), "tcp"),
+		of(SourceRepairs, bpf.DatapathEventEVENT_SOURCE_REPAIRED_V4, "ipv4"), of(SourceRepairs, bpf.DatapathEventEVENT_SOURCE_REPAIRED_V6, "ipv6"),
+		of(FallbackDropped, bpf.DatapathEventEVENT_FALLBACK_DROPPED_V4, "ipv4"), of(FallbackDropped, bpf.DatapathEventEVENT_FALLBACK_DROPPED_V6, "ipv6"),
+		of(FlowAdmissions, bpf.DatapathEventEVENT_ADMITTED_OUTBOUND, "outbound"), of(WaysLearnt, bpf.DatapathEventEVENT_LEARNT_RULE, "rule"),
+		of(WaysLearnt, bpf.DatapathEventEVENT_LEARNT_LAST_HOP, "last-hop"), of(WaysLearnt, bpf.DatapathEventEVENT_LEARNT_AS_ROUTED, "direct-return"),
+		of(FlowAdmissions, bpf.DatapathEventEVENT_ADMITTED_ESTABLISHED, "established"),
+		of(FlowInsertFailures, bpf.DatapathEventEVENT_INSERT_FAILED_ESTABLISHED, "established"),
+		of(FlowReadmissions, bpf.DatapathEventEVENT_READMITTED_ESTABLISHED, "established"),
+		of(Flows, 3, "established"), of(LastingFlows, 2, "established"), of(FlowTableCapacity, 4, "established"),
 	} {
-		await.Same(t, fmt.Sprintf("event %d", event), uint64(event), got)
+		if !slices.ContainsFunc(s, func(got metrics.Sample) bool { return reflect.DeepEqual(got, want) }) {
+			t.Errorf("no %s%v of %v", want.Of.Name, want.Labels, want.Value)
+		}
 	}
 }
+
+func of(f *metrics.Family, value bpf.DatapathEvent, labels ...string) metrics.Sample {
+	return metrics.Sample{Of: f, Value: float64(value), Labels: labels}
+}
+
+// TestNothingCounted: what has a label that is known beforehand is shown as 0, so that the first occurrence is an increase.
+func TestNothingCounted(t *testing.T) {
+	var s source
+	addEvents(&s.samples, make([]uint64, 256))
+	addTable(&s.samples, &flows.TableUsage{ID: bpf.DatapathTableTABLE_ESTABLISHED, Name: "established"}, make([]uint64, 256))
+	var names []string
+	for _, sample := range s.samples {
+		if sample.Of != FlowTableCapacity { // which is not 0
+			names = append(names, sample.Of.Name)
+		}
+	}
+	want := await.Must1[[]byte](t)(os.ReadFile("../../metrics/testdata/quiet.prom"))
+	await.Must(t, testutil.CollectAndCompare(metrics.NewCollector(&s, ""), bytes.NewReader(want), names...))
+}
+
+// source shows samples.
+type source struct {
+	metrics.Source // whose other methods nobody calls
+
+	samples metrics.Samples
+}
+
+func (s *source) Snapshot() (metrics.Samples, error) { return s.samples, nil }
 
 // TestNamed: interfaces of one name are one, and every reason has an entry.
 func TestNamed(t *testing.T) {
@@ -57,25 +97,33 @@ func TestNamed(t *testing.T) {
 		of(2, bpf.DatapathOutcomeOUTCOME_LINK_DOWN|originated):                                           {Packets: 12, Flows: 13},
 		{From: 1, To: 1, Family: 4, Protocol: 47, Outcome: uint8(bpf.DatapathOutcomeOUTCOME_UNRECORDED)}: {Packets: 14},
 	}, map[uint16]string{1: "eth0", 2: "eth1", 3: "eth1"}
-	list, uncorrected, lost := pairs.named(names), pairs.because(uncorrectedReasons, names), pairs.because(lostReasons, names)
-	name := metrics.Pair{From: "eth0", To: "eth1", Family: "ipv6", Protocol: "udp"}
-	want := []metrics.PairCounters{{
-		Pair:              name,
+	want := map[Series]uint64{}
+	expect := func(f *metrics.Family, counts map[string]uint64) {
+		for value, count := range counts {
+			want[Series{f, "eth0", "eth1", "ipv6", "udp", value}] = count
+		}
+	}
+	for f, count := range map[*metrics.Family]uint64{
 		AsymmetricPackets: 46, AsymmetricFlows: 2, CorrectedPackets: 33, CorrectedBytes: 44, CorrectedFlows: 55,
-	}}
-	await.Same(t, "(-want +got)", want, list)
-	if len(uncorrected) != len(UncorrectedReasons()) ||
-		!slices.Contains(uncorrected, metrics.Uncorrected{Pair: name, Reason: "mtu", Packets: 6}) ||
-		!slices.Contains(uncorrected, metrics.Uncorrected{Pair: name, Reason: "observe"}) {
-		t.Errorf("uncorrected: %+v", uncorrected)
+	} {
+		expect(f, map[string]uint64{"": count})
 	}
-	if len(lost) != len(lostReasons) || !slices.Contains(lost, metrics.Uncorrected{Pair: name, Reason: "unseen", Packets: 7}) {
-		t.Errorf("lost: %+v", lost)
+	expect(UncorrectedPackets, map[string]uint64{
+		"link_down": 0, "no_next_hop": 0, "mtu": 6, "no_header_room": 0, "observe": 0, "bound_device": 0, "rewrite_failed": 0, "unnamed_tunnel": 99,
+	})
+	expect(LostPackets, map[string]uint64{"unseen": 7, "link_down": 0})
+	expect(OriginatedPackets, map[string]uint64{"moved": 8, "routed": 22})
+	expect(OriginatedFlows, map[string]uint64{"moved": 9, "routed": 24})
+	expect(OriginatedRouted, map[string]uint64{
+		"link_down": 12, "no_next_hop": 0, "mtu": 0, "no_header_room": 0, "observe": 0, "bound_device": 0, "rewrite_failed": 0, "weak_host": 10,
+	})
+	got := pairs.Named(names)
+	for series, count := range want {
+		if is, shown := got[series]; !shown || is != count {
+			t.Errorf("%s%v: %d (shown: %v), want %d", series.Of.Name, series.labels(), is, shown, count)
+		}
 	}
-	await.Same(t, "(-want +got)", []metrics.Originated{{
-		Pair: name, Moved: metrics.Sent{Packets: 8, Flows: 9}, Routed: metrics.Sent{Packets: 22, Flows: 24},
-		Reasons: map[string]uint64{"weak_host": 10, "link_down": 12},
-	}}, pairs.originated(names))
+	await.Same(t, "number of series", len(want), len(got))
 	unrecorded := pairs.Unrecorded(names, func(uint32) time.Duration { return time.Hour })
 	if len(unrecorded) != 1 || time.Since(unrecorded[0].Last) < time.Hour {
 		t.Fatalf("unrecorded: %+v", unrecorded)
@@ -90,10 +138,12 @@ func TestRightInterface(t *testing.T) {
 		{From: 1, To: 1, Outcome: uint8(bpf.DatapathOutcomeOUTCOME_NO_NEXT_HOP)}: {Packets: 1},
 		{From: 1, To: 1, Outcome: uint8(bpf.DatapathOutcomeOUTCOME_LINK_DOWN)}:   {Packets: 2},
 		{From: 1, To: 1, Outcome: uint8(bpf.DatapathOutcomeOUTCOME_CORRECTED)}:   {Packets: 4},
-	}.named(map[uint16]string{1: "eth0"})
-	if len(got) != 1 || got[0].AsymmetricPackets != 4 {
-		t.Errorf("%+v", got)
+	}.Named(map[uint16]string{1: "eth0"})
+	of := func(f *metrics.Family, value string) uint64 {
+		return got[Series{f, "eth0", "eth0", "ipv0", "other", value}]
 	}
+	await.Same(t, "asymmetric", 4, of(AsymmetricPackets, ""))
+	await.Same(t, "no next hop", 1, of(UncorrectedPackets, "no_next_hop"))
 }
 
 // TestTotals: each outcome of replies is added up over all pairs; what the host originates is none of them.

@@ -25,7 +25,6 @@ import (
 	"replypath/loader/identity"
 	"replypath/loader/nexthop"
 	"replypath/loader/pins"
-	"replypath/metrics"
 )
 
 // Read reads the state of a datapath from its pins and from the network
@@ -212,7 +211,7 @@ func (r *reader) describe(record *pins.InterfaceRecord) (i Interface, err error)
 	if err != nil {
 		return i, fmt.Errorf("interface %s: %w", i.Name, err)
 	}
-	i.Attached = !slices.ContainsFunc(hooks, func(h metrics.Hook) bool { return !h.Attached })
+	i.Attached = !hooks.Lack()
 	if i.Attached {
 		i.Mechanism = &hooks[0].Mechanism
 	}
@@ -394,7 +393,7 @@ type Traffic struct {
 	Mode       string
 	Daemon     Daemon
 	Interfaces []Interface // those that are managed, by index; their gateways are left out
-	counters.ByName
+	Counted    map[counters.Series]uint64
 }
 
 // ReadTraffic is Read for what may be asked every second: it looks at
@@ -420,8 +419,8 @@ func (r *reader) traffic() (*Traffic, error) {
 			return nil, err
 		}
 	}
-	counted, err := counters.ReadByName(r.maps, r.names(s.Interfaces))
-	return &Traffic{Mode: s.Mode, Daemon: s.Daemon, Interfaces: s.Interfaces, ByName: counted}, err
+	counted, err := counters.ReadPairs(r.maps)
+	return &Traffic{Mode: s.Mode, Daemon: s.Daemon, Interfaces: s.Interfaces, Counted: counted.Named(r.names(s.Interfaces))}, err
 }
 
 // names are those of all interfaces that ever were; who was renamed has the name

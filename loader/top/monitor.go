@@ -5,6 +5,7 @@ package top
 import (
 	"time"
 
+	"replypath/loader/counters"
 	"replypath/loader/datapath"
 	"replypath/loader/flows"
 	"replypath/loader/status"
@@ -14,8 +15,8 @@ import (
 type Monitor struct {
 	dir    string
 	meter  flows.Meter
-	at     time.Time // of the last look; zero before the first
-	before counts
+	at     time.Time                  // of the last look; zero before the first
+	before map[counters.Series]uint64 // what had been counted
 }
 
 // New returns one of what is pinned in a directory. Each look is to show so many flows, the first by an order.
@@ -44,12 +45,11 @@ func (m *Monitor) Look() (*Look, error) {
 	if !m.at.IsZero() {
 		look.Seconds = at.Sub(m.at).Seconds()
 	}
-	now := newCounts(traffic)
 	look.setTraffic(traffic)
-	look.setRates(m.before, now)
+	look.setRates(m.before, traffic.Counted)
 	for _, busy := range busiest {
 		look.Flows = append(look.Flows, Flow{busy.Flow, look.rate(0, busy.Corrected)})
 	}
-	m.at, m.before = at, now
+	m.at, m.before = at, traffic.Counted
 	return look, nil
 }

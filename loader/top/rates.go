@@ -5,25 +5,7 @@ package top
 import (
 	"replypath/loader/counters"
 	"replypath/loader/status"
-	"replypath/metrics"
 )
-
-// counts are what had been counted at a look.
-type counts struct {
-	pairs       map[metrics.Pair]metrics.PairCounters
-	uncorrected map[metrics.Uncorrected]uint64 // by pair and reason
-}
-
-func newCounts(traffic *status.Traffic) counts {
-	c := counts{make(map[metrics.Pair]metrics.PairCounters), make(map[metrics.Uncorrected]uint64)}
-	for _, p := range traffic.Pairs {
-		c.pairs[p.Pair] = p
-	}
-	for _, u := range traffic.Uncorrected {
-		c.uncorrected[metrics.Uncorrected{Pair: u.Pair, Reason: u.Reason}] = u.Packets
-	}
-	return c
-}
 
 // setTraffic fills in the interfaces and the total, without rates.
 func (l *Look) setTraffic(traffic *status.Traffic) {
@@ -48,30 +30,19 @@ func newAsymmetry() Asymmetry {
 
 // setRates adds what was counted since the look before to the interfaces and to
 // the total.
-func (l *Look) setRates(before, now counts) {
-	for pair, c := range now.pairs {
-		was := before.pairs[pair]
-		asymmetric := l.rate(was.AsymmetricPackets, c.AsymmetricPackets)
-		corrected := Volume{l.rate(was.CorrectedPackets, c.CorrectedPackets), l.rate(was.CorrectedBytes, c.CorrectedBytes)}
-		l.Total.Packets += asymmetric
-		l.Total.Corrected.add(corrected)
+func (l *Look) setRates(before, now map[counters.Series]uint64) {
+	for series, count := range now {
+		rate := l.rate(before[series], count)
+		l.Total.Asymmetry.add(&series, rate)
+		l.Total.Corrected.add(&series, rate)
 		for n := range l.Interfaces {
 			i := &l.Interfaces[n]
-			if pair.To == i.Name {
-				i.Packets += asymmetric
-				i.To.add(corrected)
+			if series.To == i.Name {
+				i.Asymmetry.add(&series, rate)
+				i.To.add(&series, rate)
 			}
-			if pair.From == i.Name {
-				i.From.add(corrected)
-			}
-		}
-	}
-	for u, packets := range now.uncorrected {
-		rate := l.rate(before.uncorrected[u], packets)
-		l.Total.Uncorrected[u.Reason] += rate
-		for n := range l.Interfaces {
-			if i := &l.Interfaces[n]; u.To == i.Name {
-				i.Uncorrected[u.Reason] += rate
+			if series.From == i.Name {
+				i.From.add(&series, rate)
 			}
 		}
 	}
@@ -86,7 +57,20 @@ func (l *Look) rate(before, now uint64) float64 {
 	return float64(now-before) / l.Seconds
 }
 
-func (v *Volume) add(other Volume) {
-	v.Packets += other.Packets
-	v.Bytes += other.Bytes
+func (v *Volume) add(s *counters.Series, rate float64) {
+	switch s.Of {
+	case counters.CorrectedPackets:
+		v.Packets += rate
+	case counters.CorrectedBytes:
+		v.Bytes += rate
+	}
+}
+
+func (a *Asymmetry) add(s *counters.Series, rate float64) {
+	switch s.Of {
+	case counters.AsymmetricPackets:
+		a.Packets += rate
+	case counters.UncorrectedPackets:
+		a.Uncorrected[s.Value] += rate
+	}
 }

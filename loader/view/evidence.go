@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"replypath/bpf"
+	"replypath/loader/counters"
 	"replypath/loader/doctor/finding"
 	"replypath/loader/flows"
 	"replypath/metrics"
@@ -54,37 +55,45 @@ func recentOf(v *View, evidence *flows.Evidence, name string) (sum flows.Recent)
 	return sum
 }
 
-// requests are what became of those by interfaces that are managed.
-func requests(v *View, evidence *flows.Evidence) (list []metrics.Requests) {
+// addRequests adds what became of those by interfaces that are managed.
+func addRequests(s *metrics.Samples, v *View, evidence *flows.Evidence) {
 	for _, i := range v.Interfaces {
 		sum := recentOf(v, evidence, i.Name)
-		list = append(list, metrics.Requests{Interface: i.Name, Right: sum.Right, Astray: sum.Astray, Lost: sum.Lost, Unanswered: sum.Unanswered})
+		for outcome, count := range map[string]int{"right": sum.Right, "astray": sum.Astray, "lost": sum.Lost, "unanswered": sum.Unanswered} {
+			s.Add(counters.RecentRequests, float64(count), i.Name, outcome)
+		}
 	}
-	return list
 }
 
 // nearlyFull is how much of a table, in percent, is too much.
 const nearlyFull = 90
 
-// findings are what the daemon knows to be wrong, by the names that doctor has for it.
-func findings(v *View, s *metrics.Snapshot, evidence *flows.Evidence) (list []metrics.Finding) {
+// found is a kind of finding: something that is wrong, or worth knowing.
+type found struct {
+	check    string // what was examined
+	severity finding.Severity
+}
+
+// findings are how often the daemon knows something to be wrong, by the names that doctor has for it.
+func findings(v *View, interfaces []shown, tables []flows.TableUsage, evidence *flows.Evidence) map[found]int {
+	counts := make(map[found]int)
 	note := func(is bool, check string, severity finding.Severity) {
 		if is {
-			list = append(list, metrics.Finding{Check: check, Severity: string(severity)})
+			counts[found{check, severity}]++
 		}
 	}
-	for n, i := range s.Interfaces {
-		isThere := n < len(v.Interfaces)
+	for _, i := range interfaces {
+		isThere := !i.isMissing
 		note(!isThere, "missing-interface", finding.Error)
-		note(isThere && slices.ContainsFunc(i.Hooks, func(h metrics.Hook) bool { return !h.Attached }), "attached", finding.Error)
-		isOf := func(g metrics.Gateway) bool { return g.Interface == i.Name }
-		isUsed := isThere && (v.Interfaces[n].HasAddress || slices.ContainsFunc(s.Gateways, isOf))
+		note(isThere && i.hooks.Lack(), "attached", finding.Error)
+		isOf := func(g Gateway) bool { return g.Interface == i.Name }
+		isUsed := isThere && (i.HasAddress || slices.ContainsFunc(v.Gateways, isOf))
 		note(isUsed && !i.Up, "link", finding.Warning)
-		for _, g := range s.Gateways {
+		for _, g := range v.Gateways {
 			note(isThere && i.Up && isOf(g) && !g.Reachable, "gateway", finding.Warning)
 		}
 	}
-	for _, t := range s.Tables {
+	for _, t := range tables {
 		note(t.Capacity > 0 && t.Lasting*100 >= t.Capacity*nearlyFull, "flow-table", finding.Warning)
 	}
 	note(v.Refused != "", "configuration", finding.Warning)
@@ -92,7 +101,7 @@ func findings(v *View, s *metrics.Snapshot, evidence *flows.Evidence) (list []me
 		note(true, "daemon", finding.Warning)
 	}
 	if evidence == nil {
-		return list
+		return counts
 	}
 	for _, f := range evidence.Findings(v.Names) {
 		note(true, flows.CheckUnanswered, f.Severity)
@@ -108,5 +117,5 @@ func findings(v *View, s *metrics.Snapshot, evidence *flows.Evidence) (list []me
 			note(!isObserved && recent.Shows(outcome), "wrong-way", finding.Error)
 		}
 	}
-	return list
+	return counts
 }

@@ -4,7 +4,9 @@
 package view
 
 import (
+	"cmp"
 	"errors"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	"replypath/loader/attach"
+	"replypath/loader/config"
 	"replypath/loader/counters"
 	"replypath/loader/datapath"
 	"replypath/loader/doctor/finding"
@@ -24,12 +27,14 @@ import (
 // View is a state of the daemon. Nobody changes it once it is published.
 type View struct {
 	Datapath   *datapath.Datapath
-	Mode       string           // that is configured
-	Figures    metrics.Snapshot // what is known without the maps, but for the interfaces
-	Interfaces []Interface      // that are managed, by index
-	Missing    []string         // configured names that no interface has
-	Refused    string           // why a later configuration is not in force, empty if it is
-	Problems   []string         // what could not be done yet
+	Mode       string          // that is configured
+	Figures    metrics.Samples // what is known without the maps, but for the interfaces
+	Gateways   []Gateway
+	Repairs    map[string]uint64 // by object: what was put back after somebody else had taken it away or changed it
+	Interfaces []Interface       // that are managed, by index
+	Missing    []string          // configured names that no interface has
+	Refused    string            // why a later configuration is not in force, empty if it is
+	Problems   []string          // what could not be done yet
 	Missed     []pins.InterfaceRecord
 	Names      map[uint16]string
 }
@@ -39,6 +44,13 @@ type Interface struct {
 	attach.Interface
 	Up         bool
 	HasAddress bool
+}
+
+// Gateway is a known one of a managed interface.
+type Gateway struct {
+	Interface string
+	Address   netip.Addr
+	Reachable bool // by its last genuine answer, also while its entry is held
 }
 
 // Published is what was published last. The zero value is closed.
@@ -95,8 +107,7 @@ func (p *Published) now() (v *View, done func(), err error) {
 var ErrClosed = errors.New("the datapath is closed")
 
 // Snapshot reads every figure. What is counted began when the pins were made and never goes backwards while they stand.
-// All reasons that there are have an entry.
-func (p *Published) Snapshot() (*metrics.Snapshot, error) {
+func (p *Published) Snapshot() (metrics.Samples, error) {
 	v, done, err := p.now()
 	if err != nil {
 		return nil, err
@@ -106,47 +117,93 @@ func (p *Published) Snapshot() (*metrics.Snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := v.Figures
-	s.Mode = datapath.ModeInForce(byHand, v.Mode)
-	s.RPFilterDrops = hostsettings.RPFilterDrops()
-	s.Interfaces, err = p.interfaces(v)
+	interfaces, err := p.interfaces(v)
 	if err != nil {
 		return nil, err
 	}
 	gathering, unread := p.gather(v)
 	isFilled := false
 	defer func() { p.conclude(gathering, isFilled) }() // also where it panics
-	if err := counters.Fill(&s, v.Datapath, v.Names, gathering); err != nil {
+	s := slices.Clone(v.Figures)
+	tables, err := counters.Fill(&s, v.Datapath, v.Names, gathering)
+	if err != nil {
 		return nil, err
 	}
 	isFilled = true
 	evidence := p.conclude(gathering, true)
-	if evidence != nil {
-		s.Requests = requests(v, evidence)
-	}
-	s.Findings = findings(v, &s, evidence)
+	addHost(&s, v, datapath.ModeInForce(byHand, v.Mode))
+	addInterfaces(&s, interfaces)
 	if unread != nil { // who listens: the figures are there all the same
-		s.Findings = append(s.Findings, metrics.Finding{Check: "facts", Severity: string(finding.Warning)})
+		s.Add(counters.Findings, 1, "facts", string(finding.Warning))
 	}
-	return &s, nil
+	if evidence != nil {
+		addRequests(&s, v, evidence)
+	}
+	for f, count := range findings(v, interfaces, tables, evidence) {
+		s.Add(counters.Findings, float64(count), f.check, string(f.severity))
+	}
+	return s, nil
+}
+
+// addHost adds what is no interface's.
+func addHost(s *metrics.Samples, v *View, modeInForce string) {
+	for _, mode := range []config.Mode{config.ModeEnforce, config.ModeObserve} {
+		s.AddBool(counters.Mode, modeInForce == string(mode), string(mode))
+	}
+	for _, object := range []string{"route", "sysctl", "program", "neighbour"} {
+		s.Add(counters.HostRepairs, float64(v.Repairs[object]), object)
+	}
+	if drops := hostsettings.RPFilterDrops(); drops != nil {
+		s.Add(counters.RPFilterDrops, float64(*drops))
+	}
+	// Of what is listed twice, or by its zone too, which the interface tells, one is enough that answers.
+	reachable := make(map[Gateway]bool)
+	for _, g := range v.Gateways {
+		key := Gateway{Interface: g.Interface, Address: g.Address.Unmap().WithZone("")}
+		reachable[key] = reachable[key] || g.Reachable
+	}
+	for g, is := range reachable {
+		family := "ipv6"
+		if g.Address.Is4() {
+			family = "ipv4"
+		}
+		s.AddBool(counters.GatewayReachable, is, g.Interface, family, g.Address.String())
+	}
+}
+
+// shown is an interface that is managed, or one that is configured by this name and does not exist.
+type shown struct {
+	Interface
+	hooks     counters.Hooks
+	isMissing bool
+}
+
+func addInterfaces(s *metrics.Samples, interfaces []shown) {
+	for _, i := range interfaces {
+		s.AddBool(counters.InterfaceUp, i.Up, i.Name)
+		for _, hook := range i.hooks {
+			s.AddBool(counters.InterfaceAttached, hook.Attached, i.Name, hook.Name, cmp.Or(hook.Mechanism, "none"))
+		}
+		if i.isMissing {
+			continue
+		}
+		if _, _, effective, err := hostsettings.RPFilter(i.Name); err == nil {
+			s.Add(counters.RPFilter, float64(effective), i.Name)
+		}
+	}
 }
 
 // interfaces are those that are managed, by index, and then those that are missing.
-func (p *Published) interfaces(v *View) ([]metrics.Interface, error) {
-	var list []metrics.Interface
-	for _, s := range v.Interfaces {
-		hooks, err := counters.ReadHooks(p.Attacher(), s.Interface, false)
+func (p *Published) interfaces(v *View) (list []shown, _ error) {
+	for _, i := range v.Interfaces {
+		hooks, err := counters.ReadHooks(p.Attacher(), i.Interface, false)
 		if err != nil {
 			return nil, err
 		}
-		i := metrics.Interface{Name: s.Name, Up: s.Up, Hooks: hooks}
-		if _, _, effective, err := hostsettings.RPFilter(s.Name); err == nil {
-			i.RPFilter = &effective
-		}
-		list = append(list, i)
+		list = append(list, shown{Interface: i, hooks: hooks})
 	}
 	for _, name := range v.Missing {
-		list = append(list, metrics.Interface{Name: name, Hooks: counters.MissingHooks()})
+		list = append(list, shown{Interface: Interface{Interface: attach.Interface{Name: name}}, hooks: counters.MissingHooks(), isMissing: true})
 	}
 	return list, nil
 }
@@ -164,12 +221,11 @@ func (p *Published) Lacking() (lines []string, _ error) {
 		return nil, err
 	}
 	var names []string
-	for n, i := range list {
-		isMissing := n >= len(v.Interfaces)
+	for _, i := range list {
 		switch {
-		case isMissing:
+		case i.isMissing:
 			names = append(names, i.Name+" (no such interface)")
-		case slices.ContainsFunc(i.Hooks, func(h metrics.Hook) bool { return !h.Attached }):
+		case i.hooks.Lack():
 			names = append(names, i.Name)
 		}
 	}

@@ -25,6 +25,7 @@ import (
 	"replypath/cmd/replypath/cli"
 	"replypath/loader"
 	"replypath/loader/config"
+	"replypath/loader/counters"
 	"replypath/loader/status"
 	"replypath/metrics"
 	"replypath/test/await"
@@ -105,8 +106,8 @@ func (d *fakeDatapath) Close() error {
 	return nil
 }
 
-func (*fakeDatapath) Snapshot() (*metrics.Snapshot, error) {
-	return &metrics.Snapshot{Mode: metrics.ModeEnforce}, nil
+func (*fakeDatapath) Snapshot() (metrics.Samples, error) {
+	return metrics.Samples{{Of: counters.Mode, Value: 1, Labels: []string{"enforce"}}}, nil
 }
 func (*fakeDatapath) Lacking() ([]string, error) { return nil, nil }
 func (*fakeDatapath) Passed() time.Time          { return time.Now() }

@@ -159,7 +159,7 @@ func busyWhileChanging(t *testing.T, d *product.Daemon, s *speaker) float64 {
 		ctx, cancel := context.WithTimeout(t.Context(), length)
 		defer cancel()
 		changes := s.change(ctx, changesEach)
-		if wanted := int(length.Seconds() * changesEach * 0.9); changes < wanted {
+		if wanted := int(length.Seconds() * changesEach * 0.8); changes < wanted {
 			t.Fatalf("%d changes, %d were wanted", changes, wanted)
 		}
 	}
