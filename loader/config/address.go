@@ -54,11 +54,6 @@ func unmap(network netip.Prefix) netip.Prefix {
 	return netip.PrefixFrom(network.Addr().Unmap(), max(network.Bits()-mapped, 0)).Masked()
 }
 
-// prefix sets a network from a string.
-func prefix(target *netip.Prefix) func(value) error {
-	return parsed(target, "a network or an address such as 192.0.2.0/24 or 2001:db8::1", parsePrefix)
-}
-
 // parseGateway reads an address that a neighbour can have.
 func parseGateway(text string) (netip.Addr, error) {
 	address, err := parseAddress(text)

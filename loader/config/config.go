@@ -38,34 +38,27 @@ const (
 	widestIPv6 = 32
 )
 
-// What else may be listed: every glob is held against every interface.
-const (
-	maxInterfaces = 4096 // that the programs know
-	maxGlobs      = 256
-	maxGateways   = 256 // of one interface
-	maxIgnored    = 4096
-	maxAddresses  = 1024
-)
+// maxGlobs bounds Config.Interfaces: every glob is held against every interface.
+const maxGlobs = 256
 
 // Config is a complete configuration: what the file leaves out has its default.
 type Config struct {
 	// Interfaces are the managed interfaces in the order of the file; nil asks
 	// for discovery, which IgnoreInterfaces limits.
-	Interfaces []Interface
+	Interfaces []Interface `yaml:"interfaces"`
 	// IgnoreInterfaces are names and globs (see Match) that discovery skips.
-	IgnoreInterfaces []string
+	IgnoreInterfaces []string `yaml:"ignore_interfaces"`
 	// Policy is embedded: what Encode writes has its fields beside the others.
 	Policy
-	// MaxEntries is the size of the largest flow table, between the constants
-	// MinEntries and MaxEntries.
-	MaxEntries uint32
+	// FlowTable is embedded: what Encode writes has its field beside the others.
+	FlowTable `yaml:"flow_table"`
 	// FallbackRoute keeps replies being built when the default route is gone.
-	FallbackRoute bool
+	FallbackRoute bool `yaml:"fallback_route"`
 	// ManageRPFilter turns strict rp_filter into loose on managed interfaces.
-	ManageRPFilter  bool
-	RepairUDPSource RepairUDPSource
-	Metrics         Metrics
-	Log             Log
+	ManageRPFilter  bool            `yaml:"manage_rp_filter"`
+	RepairUDPSource RepairUDPSource `yaml:"repair_udp_source"`
+	Metrics         Metrics         `yaml:"metrics"`
+	Log             Log             `yaml:"log"`
 	// Flags are those of the command line that were applied.
 	Flags Overrides
 }
@@ -73,22 +66,28 @@ type Config struct {
 // Policy says which flows are served, and how.
 type Policy struct {
 	// Mode is in force on every interface that sets no mode of its own.
-	Mode   Mode
-	Follow Follow
-	Scope  Scope
+	Mode   Mode   `yaml:"mode"`
+	Follow Follow `yaml:"follow"`
+	Scope  Scope  `yaml:"scope"`
 	// HostModel is in force on every interface that sets none of its own.
-	HostModel HostModel
+	HostModel HostModel `yaml:"host_model"`
 	// Related: what this host originates towards a peer that it answers goes as the answers go.
-	Related bool
+	Related bool `yaml:"related"`
+	// Addresses are networks that this host serves although no interface has them.
+	Addresses []netip.Prefix `yaml:"addresses"`
 	// LoopbackAddresses says what happens to replies from an address that only
 	// lo or a dummy device has.
-	LoopbackAddresses LoopbackAddresses
+	LoopbackAddresses LoopbackAddresses `yaml:"loopback_addresses"`
 	// Exclude names what is never recorded and never moved.
-	Exclude []Exclusion
-	// Addresses are networks that this host serves although no interface has them.
-	Addresses []netip.Prefix
+	Exclude []Exclusion `yaml:"exclude"`
 	// Protocols are the IP protocol numbers that are served, each once.
-	Protocols []uint8
+	Protocols []uint8 `yaml:"protocols"`
+}
+
+// FlowTable is the size of the tables.
+type FlowTable struct {
+	// MaxEntries is that of the largest one, between the constants MinEntries and MaxEntries.
+	MaxEntries uint32 `yaml:"max_entries"`
 }
 
 // Overrides are the settings of the command line, which win over the file.
@@ -104,39 +103,39 @@ type Overrides struct {
 // glob matches.
 type Interface struct {
 	// Name is a name, an alternative name or a glob; see Match.
-	Name string
+	Name string `yaml:"name"`
 	// Mode is empty where Config.Mode is in force.
-	Mode    Mode
-	NextHop NextHop
+	Mode    Mode    `yaml:"mode"`
+	NextHop NextHop `yaml:"next_hop"`
 	// HostModel is empty where Config.HostModel is in force.
-	HostModel HostModel
+	HostModel HostModel `yaml:"host_model"`
 	// Gateways replace those of their family that the routing tables name.
-	Gateways []netip.Addr
+	Gateways []netip.Addr `yaml:"gateways"`
 }
 
 // Exclusion matches a flow when all that it names matches.
 type Exclusion struct {
-	Peer     netip.Prefix // not valid: any
-	Self     netip.Prefix // not valid: any
-	Protocol uint8        // 0: any
-	SelfPort uint16       // host byte order; 0: any
+	Peer     netip.Prefix `yaml:"peer"`      // not valid: any
+	Self     netip.Prefix `yaml:"self"`      // not valid: any
+	Protocol uint8        `yaml:"protocol"`  // 0: any
+	SelfPort uint16       `yaml:"self_port"` // host byte order; 0: any
 }
 
 // Metrics says where Prometheus metrics are served.
 type Metrics struct {
 	// Listen is "host:port"; empty switches the server off.
-	Listen string
+	Listen string `yaml:"listen"`
 	// WebConfigFile is the absolute path of a configuration file of Prometheus'
 	// exporter-toolkit (TLS, basic authentication); empty for plain HTTP.
-	WebConfigFile string
+	WebConfigFile string `yaml:"web_config_file"`
 	// Origin is that of WebConfigFile.
 	Origin Origin `json:"-"`
 }
 
 // Log says what is logged and how.
 type Log struct {
-	Level  slog.Level
-	Format string // FormatText or FormatJSON
+	Level  slog.Level `yaml:"level"`
+	Format string     `yaml:"format"` // FormatText or FormatJSON
 }
 
 // Values of Log.Format.
@@ -215,20 +214,6 @@ const (
 	NextHopLastHop NextHop = "last-hop" // the source MAC of the flow's inbound frames
 )
 
-// The values of every key that takes one of a few words.
-var (
-	modes      = []Mode{ModeEnforce, ModeObserve}
-	follows    = []Follow{FollowPinned, FollowLatest, FollowValidated}
-	scopes     = []Scope{ScopeLocal, ScopeAll}
-	loopbacks  = []LoopbackAddresses{LoopbackKernel, LoopbackSymmetric}
-	hostModels = []HostModel{HostModelWeak, HostModelStrong}
-	repairs    = []RepairUDPSource{RepairAuto, RepairTrue, RepairFalse}
-	nextHops   = []NextHop{NextHopAuto, NextHopGateway, NextHopLastHop}
-	logFormats = []string{FormatText, FormatJSON}
-	logLevels  = []string{"debug", "info", "warn", "error"}
-	slogLevels = []slog.Level{slog.LevelDebug, slog.LevelInfo, slog.LevelWarn, slog.LevelError}
-)
-
 // Default returns the configuration of an empty file.
 func Default() *Config {
 	return &Config{
@@ -245,7 +230,7 @@ func Default() *Config {
 			LoopbackAddresses: LoopbackKernel,
 			Protocols:         []uint8{ProtocolTCP, ProtocolUDP, ProtocolICMP, ProtocolICMPv6, ProtocolSCTP},
 		},
-		MaxEntries:      262144,
+		FlowTable:       FlowTable{MaxEntries: 262144},
 		FallbackRoute:   true,
 		ManageRPFilter:  true,
 		RepairUDPSource: RepairAuto,

@@ -55,22 +55,10 @@ type Origin struct {
 // mostErrors bounds what is told of a file that is none of ours.
 const mostErrors = 50
 
-// appendError appends an error, if it is one.
-func appendError(errs []error, err error) []error {
-	if err == nil {
-		return errs
+// joined leaves out the rest of very many errors, which were not all looked for.
+func joined(errs []error) error {
+	if len(errs) > mostErrors {
+		errs = append(errs[:mostErrors], &Error{Message: "and more errors"})
 	}
-	return append(errs, err)
-}
-
-// isFull tells whether there are more errors than are told, so that no more are looked for.
-func isFull(errs []error) bool { return len(errs) > mostErrors }
-
-// bounded leaves out the rest of very many errors, which were not all looked for.
-func bounded(err error) error {
-	if err == nil || strings.Count(err.Error(), "\n") < mostErrors {
-		return err
-	}
-	lines := strings.Split(err.Error(), "\n")
-	return &Error{Message: strings.Join(append(lines[:mostErrors], "and more errors"), "\n")}
+	return errors.Join(errs...)
 }

@@ -41,7 +41,8 @@ var invalid = []struct {
 	{"second document broken", "mode: enforce\n---\nmode: [\n", "3: not yaml: did not find expected node content"},
 	{"indentation", "mode: enforce\ninterfaces:\n- name: eth0\n mode: enforce\n", "4: not yaml: did not find expected key"},
 	{"open list", "mode: enforce\nprotocols: [tcp,\n\nscope: all\n", "4: not yaml: did not find expected ',' or ']'"},
-	{"open quote", "mode: 'enforce\nscope: all\n", "1: not yaml: found unexpected end of stream"},
+	{"bracket closed twice", "mode: enforce\nprotocols: [tcp]]\n\n# The next one is right.\nscope: all\n", "2: not yaml: did not find expected key"},
+	{"open quote", "mode: enforce\nscope: 'all\nfollow: pinned\n\n", "2: not yaml: found unexpected end of stream"},
 	{"tab", "mode: enforce\nlog:\n\tlevel: info\n", "3: not yaml: found character that cannot start any token"},
 	{"colon", "mode: enforce: observe", "1: not yaml: mapping values are not allowed in this context"},
 	{"unknown anchor", "mode: enforce\nscope: *none\n", "2: not yaml: unknown anchor 'none' referenced"},
@@ -64,8 +65,10 @@ var invalid = []struct {
 	{"interfaces of words", "interfaces: [eth1]", `1: interfaces[0]: "eth1" is not a map with the keys ` + interfaceKeysText},
 	{"interfaces empty", "interfaces: []", "1: interfaces: an empty list manages nothing: list interfaces, or leave the key out to have them found"},
 	{"interface empty", "interfaces:\n-\n", "2: interfaces[0]: an empty value is not a map with the keys " + interfaceKeysText},
+	{"interface with an empty name", "interfaces: [{name: ~}]", `1: interfaces[0]: has no name: add one such as "name: eth1"`},
+	{"interfaces of too many globs", "interfaces:\n" + numbered(257, "- {name: 'e%d*'}\n"), "2: interfaces: has 257 globs, at most 256 are possible: use wider ones"},
 	{"interface without name", "interfaces:\n- mode: observe\n", `2: interfaces[0]: has no name: add one such as "name: eth1"`},
-	{"interface twice", "interfaces:\n- name: eth1\n- name: eth1\n", `3: interfaces[1]: "eth1" is configured twice, first on line 2: keep one`},
+	{"interface twice", "interfaces:\n- name: eth1\n- name: eth1\n", `3: interfaces[1]: "eth1" is listed twice, first on line 2: keep one`},
 	{"name a number", "interfaces: [{name: 5}]", `1: interfaces[0].name: 5 is not an interface name, alternative name or glob such as eth1 or "eth*"; put it into quotes`},
 	{"name a label", "interfaces: [{name: \"eth0:1\"}]", `1: interfaces[0].name: "eth0:1" is an address label, not an interface: use "eth0"`},
 	{"ignored label", `ignore_interfaces: ["eth0:1"]`, `1: ignore_interfaces[0]: "eth0:1" is an address label, not an interface: use "eth0"`},
@@ -85,7 +88,7 @@ var invalid = []struct {
 	{"gateway loopback", `interfaces: [{name: eth1, gateways: ["::1"]}]`, `1: interfaces[0].gateways[0]: "::1" is a loopback address: a gateway has a unicast address such as 10.4.0.1 or fe80::1`},
 	{"gateway multicast", "interfaces: [{name: eth1, gateways: [224.0.0.1]}]", `1: interfaces[0].gateways[0]: "224.0.0.1" is a multicast address: a gateway has a unicast address such as 10.4.0.1 or fe80::1`},
 	{"gateway broadcast", "interfaces: [{name: eth1, gateways: [255.255.255.255]}]", `1: interfaces[0].gateways[0]: "255.255.255.255" is the broadcast address: a gateway has a unicast address such as 10.4.0.1 or fe80::1`},
-	{"gateway twice", "interfaces: [{name: eth1, gateways: [10.4.0.1, 10.4.0.1]}]", `1: interfaces[0].gateways[1]: "10.4.0.1" is listed twice: keep one`},
+	{"gateway twice", "interfaces: [{name: eth1, gateways: [10.4.0.1, 10.4.0.1]}]", `1: interfaces[0].gateways[1]: "10.4.0.1" is listed twice, first on line 1: keep one`},
 
 	// Exclusions.
 	{"addresses a word", "addresses: 198.51.100.7", `1: addresses: "198.51.100.7" is not a list of addresses and networks such as [198.51.100.0/28, 2001:db8:9::5]`},
@@ -98,8 +101,8 @@ var invalid = []struct {
 	{"addresses multicast", "addresses: [\"ff02::1\"]", `1: addresses[0]: "ff02::1" is a multicast address: list unicast addresses such as 198.51.100.7 or 2001:db8:9::5`},
 	{"addresses unspecified", "addresses: [0.0.0.0]", `1: addresses[0]: "0.0.0.0" is the unspecified address: list unicast addresses such as 198.51.100.7 or 2001:db8:9::5`},
 	{"addresses link-local", "addresses: [169.254.0.0/16]", `1: addresses[0]: "169.254.0.0/16" is a link-local address: list unicast addresses such as 198.51.100.7 or 2001:db8:9::5`},
-	{"addresses twice", "addresses: [198.51.100.7, 198.51.100.7/32]", `1: addresses[1]: "198.51.100.7/32" is listed twice: keep one`},
-	{"too many addresses", "addresses:\n" + strings.Repeat("- 10.0.0.0/8\n", 1025), "1026: addresses[1024]: is one entry too many, at most 1024 are possible: use larger networks"},
+	{"addresses twice", "addresses: [198.51.100.7, 198.51.100.7/32]", `1: addresses[1]: "198.51.100.7/32" is listed twice, first on line 1: keep one`},
+	{"too many addresses", "addresses:\n" + numbered(1025, "- 2001:db8::%x\n"), "1026: addresses[1024]: is one entry too many, at most 1024 are possible: use larger networks"},
 	{"exclude a word", "exclude: 10.0.0.0/8", `1: exclude: "10.0.0.0/8" is not a list of networks and maps such as [192.0.2.0/24, {protocol: udp, self_port: 51820}]`},
 	{"exclude bad network", "exclude:\n- 10.0.0.0/8\n- 10.0.0.0/33\n", `3: exclude[1]: "10.0.0.0/33" is not a network such as 192.0.2.0/24 or 2001:db8::/32`},
 	{"exclude host bits", "exclude: [10.0.0.1/8]", `1: exclude[0]: "10.0.0.1/8" has bits beyond its prefix length: write 10.0.0.0/8 or 10.0.0.1/32`},
@@ -125,7 +128,7 @@ var invalid = []struct {
 	{"protocol negative", "protocols: [-1]", `1: protocols[0]: "-1" is not a protocol: use one of ` + protocolValues},
 	{"protocol a list", "protocols: [[tcp]]", "1: protocols[0]: a list is not a protocol: use one of " + protocolValues},
 	{"protocol an extension header", "protocols: [44]", "1: protocols[0]: 44 is an ipv6 extension header: use one of " + protocolValues},
-	{"protocol twice", "protocols: [tcp, 6]", "1: protocols[1]: 6 is listed twice: keep one"},
+	{"protocol twice", "protocols: [tcp, 6]", `1: protocols[1]: 6 is listed twice, first on line 1: keep one`},
 
 	// Sizes.
 	{"flow_table a number", "flow_table: 5000", "1: flow_table: 5000 is not a map with the keys max_entries"},
@@ -147,6 +150,15 @@ var invalid = []struct {
 	{"web_config_file relative", "metrics: {web_config_file: web.yaml}", `1: metrics.web_config_file: "web.yaml" is not an absolute path: begin it with a slash`},
 	{"web_config_file a list", "metrics: {web_config_file: [a]}", `1: metrics.web_config_file: a list is not the absolute path of a file, or ""`},
 	{"metrics a bool", "metrics: false", "1: metrics: false is not a map with the keys listen, web_config_file"},
+}
+
+// numbered repeats a line of a list, with the number of each.
+func numbered(lines int, line string) string {
+	var b strings.Builder
+	for i := range lines {
+		fmt.Fprintf(&b, line, i)
+	}
+	return b.String()
 }
 
 func TestParseInvalid(t *testing.T) {
@@ -200,11 +212,7 @@ metrics: {listen: nowhere, web_config_file: web.yaml}
 
 // TestErrorsAreBounded: a file that is none of ours does not fill the log.
 func TestErrorsAreBounded(t *testing.T) {
-	var text strings.Builder
-	for i := range 10_000 {
-		fmt.Fprintf(&text, "key%d: 1\n", i)
-	}
-	_, err := Parse("replypath.yaml", []byte(text.String()))
+	_, err := Parse("replypath.yaml", []byte(numbered(10_000, "key%d: 1\n")))
 	checkError(t, err)
 	lines := strings.Split(err.Error(), "\n")
 	if len(lines) != mostErrors+1 || lines[mostErrors] != "and more errors" {

@@ -6,27 +6,10 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"regexp"
 	"strconv"
 	"strings"
 )
-
-func (m *Metrics) set(v value) error {
-	return v.object("a map", m.fields())
-}
-
-func (m *Metrics) fields() []field {
-	return []field{
-		{"listen", checked(&m.Listen, `an address such as "127.0.0.1:9945"`, checkListen)},
-		{"web_config_file", func(v value) error {
-			path, err := v.text(`the absolute path of a file, or ""`)
-			if err == nil && path != "" && !strings.HasPrefix(path, "/") {
-				err = v.errorf("%s is not an absolute path: begin it with a slash", v)
-			}
-			m.WebConfigFile, m.Origin = path, Origin{File: v.file, Line: v.line}
-			return err
-		}},
-	}
-}
 
 // BlameWebConfig blames WebConfigFile for what is wrong with the file that it
 // names. The error matches ErrInvalid, and the cause.
@@ -72,14 +55,20 @@ func listenError(address, what string) error {
 	return fmt.Errorf(`%s %s: use one such as 127.0.0.1:9945, [::1]:9945 or :9945, or "" for none`, quote(address), what)
 }
 
-// longestHostName is that of DNS (RFC 1035, 2.3.4).
-const longestHostName = 253
+// checkPath says why a path is not absolute. "" is none.
+func checkPath(path string) error {
+	if path != "" && !strings.HasPrefix(path, "/") {
+		return fmt.Errorf("%s is not an absolute path: begin it with a slash", quote(path))
+	}
+	return nil
+}
+
+// hostName is bounded by DNS (RFC 1035, 2.3.4). dotted looks like a mistyped IPv4 address.
+var (
+	hostName = regexp.MustCompile(`^[A-Za-z0-9._-]{0,253}$`)
+	dotted   = regexp.MustCompile(`^[0-9.]+$`)
+)
 
 // isHostName tells whether a resolver could know the name. The empty name, all
-// addresses, passes; what looks like a mistyped IPv4 address does not.
-func isHostName(host string) bool {
-	if consistsOf(host, digits+".") {
-		return host == ""
-	}
-	return len(host) <= longestHostName && consistsOf(host, letters+digits+".-_")
-}
+// addresses, passes.
+func isHostName(host string) bool { return hostName.MatchString(host) && !dotted.MatchString(host) }

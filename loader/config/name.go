@@ -86,6 +86,16 @@ func labelError(label, device string) error {
 // IsGlob tells whether a name is a pattern for Match rather than a plain name.
 func IsGlob(name string) bool { return strings.ContainsAny(name, `*?[\`) }
 
+// globs counts the interfaces that are globs.
+func (c *Config) globs() (count int) {
+	for i := range c.Interfaces {
+		if IsGlob(c.Interfaces[i].Name) {
+			count++
+		}
+	}
+	return count
+}
+
 // Match tells whether a configured name or glob stands for an interface that
 // has this name or alternative name. Globs are those of path.Match.
 func Match(pattern, name string) bool {

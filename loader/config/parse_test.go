@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
 	"unicode"
@@ -90,7 +91,7 @@ log: {level: debug, format: json}
 			},
 			Protocols: []uint8{6, 47, 112, 255},
 		},
-		MaxEntries:      65536,
+		FlowTable:       FlowTable{MaxEntries: 65536},
 		RepairUDPSource: RepairFalse,
 		Metrics:         Metrics{Listen: "[::1]:1", WebConfigFile: "/etc/replypath/web.yaml"},
 		Log:             Log{Level: slog.LevelDebug, Format: FormatJSON},
@@ -125,9 +126,10 @@ func TestExample(t *testing.T) {
 	if err := yaml.Unmarshal([]byte(Example), &keys); err != nil {
 		t.Fatal(err)
 	}
-	for _, field := range Default().fields() {
-		if keys[field.name] == nil {
-			t.Errorf("the example lacks %s", field.name)
+	names, _ := keysOf(reflect.ValueOf(want).Elem())
+	for _, name := range names {
+		if keys[name] == nil {
+			t.Errorf("the example lacks %s", name)
 		}
 	}
 }

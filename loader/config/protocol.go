@@ -90,19 +90,3 @@ func HasPorts(number uint8) bool {
 // extensionHeaders are the numbers that stand in front of an IPv6 payload and are skipped on the way to its
 // protocol: hop-by-hop, routing, fragment, destination options (RFC 8200).
 var extensionHeaders = []uint8{0, 43, 44, 60}
-
-// protocol returns the number of a protocol that can carry a flow.
-func (v value) protocol() (uint8, error) {
-	word, ok := v.word()
-	if !ok {
-		return 0, v.errorf("%s is not a protocol: use one of %s", v, protocolValues)
-	}
-	number, err := Protocol(word)
-	switch {
-	case err != nil:
-		return 0, v.errorf("%v", err)
-	case slices.Contains(extensionHeaders, number):
-		return 0, v.errorf("%d is an ipv6 extension header: use one of %s", number, protocolValues)
-	}
-	return number, nil
-}

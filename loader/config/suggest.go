@@ -11,14 +11,16 @@ import (
 // longestKey is beyond any key that there is, and still fit to be read.
 const longestKey = 40
 
-// nearest returns the one of the keys that is so close to an unknown one that a
-// slip of the finger explains it, or "".
-func nearest(key string, keys []string) string {
-	if len(key) > longestKey {
-		return ""
+// hint ends "unknown key": with the key that is so close that a slip of the finger explains it, if there is one.
+func hint(key string, keys []string) string {
+	meant := ""
+	if len(key) <= longestKey {
+		meant = within(1+len(key)/4, strings.ReplaceAll(strings.ToLower(key), "-", "_"), keys)
 	}
-	key = strings.ReplaceAll(strings.ToLower(key), "-", "_")
-	return within(1+len(key)/4, key, keys)
+	if meant == "" {
+		return ";"
+	}
+	return ", did you mean " + meant + "?"
 }
 
 // Nearest returns the one of the names that is so close to another that a slip of the finger explains it,
