@@ -47,11 +47,8 @@ func (d *decoder) blame(v value, format string, args ...any) {
 
 // set sets a target from a value, as far as it can be read.
 func (d *decoder) set(target reflect.Value, v value) {
-	if e, ok := target.Addr().Interface().(*Exclusion); ok && v.Kind == yaml.ScalarNode && !isNull(v.Node) {
-		target = reflect.ValueOf(&e.Peer).Elem() // a network alone is that of a peer
-	}
 	switch rule := v.rule(); {
-	case rule.read != nil && target.Type() != reflect.TypeFor[Exclusion]():
+	case rule.read != nil && (rule.want == "" || v.Kind == yaml.ScalarNode && !isNull(v.Node)):
 		if result, err := rule.read(v.Node); err != nil {
 			d.blame(v, "%v", err)
 		} else {

@@ -8,6 +8,12 @@ import (
 	"net/netip"
 )
 
+// parsePeer reads an exclusion that is a network alone: the peer's.
+func parsePeer(text string) (Exclusion, error) {
+	peer, err := parsePrefix(text)
+	return Exclusion{Peer: peer}, err
+}
+
 // check refuses what would exclude everything or nothing: both are slips.
 func (e *Exclusion) check() error {
 	switch {

@@ -84,9 +84,11 @@ func syntaxError(file string, read []byte, err error) error {
 	return &Error{File: file, Line: line, Message: "not yaml: " + message, Err: err}
 }
 
-// withoutLookahead leaves out lines that were read and have no part in an error: some, as all is read again for each.
+// withoutLookahead leaves out lines that were read and have no part in an error: some, and of a file of usual size, as
+// all is read again for each.
 func withoutLookahead(read []byte, err error) []byte {
-	for range 8 {
+	const mostLines, mostBytes = 8, 64 << 10
+	for n := 0; n < mostLines && len(read) <= mostBytes; n++ {
 		read = bytes.TrimRight(read, "\n")
 		before := read[:bytes.LastIndexByte(read, '\n')+1]
 		if _, _, again := parseDocuments(before); again == nil || again.Error() != err.Error() {

@@ -134,6 +134,39 @@ func TestExample(t *testing.T) {
 	}
 }
 
+// TestRules: every list and every value has a rule, which says what it has to, and every rule a key.
+func TestRules(t *testing.T) {
+	seen := make(map[string]bool)
+	var collect func(target reflect.Value, path string)
+	collect = func(target reflect.Value, path string) {
+		seen[path] = true
+		fields := make(map[string]reflect.Value)
+		if target.Kind() == reflect.Struct {
+			_, fields = keysOf(target)
+		}
+		rule := rules[path]
+		switch {
+		case len(fields) > 0:
+			for name, field := range fields {
+				collect(field, joinKey(path, name))
+			}
+		case target.Kind() == reflect.Slice:
+			if rule.want == "" || rule.most == 0 || rule.remedy == "" {
+				t.Errorf("%s: the rule lacks what it wants, how many, or the remedy", path)
+			}
+			collect(reflect.New(target.Type().Elem()).Elem(), path+"[]")
+		case rule.read == nil:
+			t.Errorf("%s: no rule reads it", path)
+		}
+	}
+	collect(reflect.ValueOf(Default()).Elem(), "")
+	for path := range rules {
+		if !seen[path] {
+			t.Errorf("%s: a rule of no key", path)
+		}
+	}
+}
+
 func TestOverrides(t *testing.T) {
 	const file = `
 interfaces:

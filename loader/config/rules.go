@@ -14,8 +14,8 @@ import (
 
 // rule says what a key of the file takes, or an item of a list.
 type rule struct {
-	read   func(*yaml.Node) (any, error) // makes the value of a scalar; nil for lists and maps
-	want   string                        // describes the list or map
+	read   func(*yaml.Node) (any, error) // makes the value; of a map that may be a scalar too, that of the scalar
+	want   string                        // describes the list or map; "" for a value
 	most   int                           // items that the list may have
 	remedy string                        // what to do where it has more
 	once   bool                          // an item may not come twice
@@ -48,9 +48,9 @@ var rules = map[string]rule{
 	"loopback_addresses": {read: oneOf(LoopbackKernel, LoopbackSymmetric)},
 	"exclude": {want: "a list of networks and maps such as [192.0.2.0/24, {protocol: udp, self_port: 51820}]", most: MaxExclusions,
 		remedy: "use larger networks"},
-	"exclude[]":           {want: "a network or a map", read: network},
-	"exclude[].peer":      {read: network},
-	"exclude[].self":      {read: network},
+	"exclude[]":           {want: "a network or a map", read: parsed(wantNetwork, parsePeer)},
+	"exclude[].peer":      {read: parsed(wantNetwork, parsePrefix)},
+	"exclude[].self":      {read: parsed(wantNetwork, parsePrefix)},
 	"exclude[].protocol":  {read: protocol},
 	"exclude[].self_port": {read: integer[uint16](1, 65535)},
 	"protocols": {want: "a list of protocols such as [tcp, udp, icmp, icmpv6, sctp]", most: 256, remedy: "list each once", once: true,
@@ -66,7 +66,7 @@ var rules = map[string]rule{
 	"log.format":              {read: oneOf(FormatText, FormatJSON)},
 }
 
-var network = parsed("a network or an address such as 192.0.2.0/24 or 2001:db8::1", parsePrefix)
+const wantNetwork = "a network or an address such as 192.0.2.0/24 or 2001:db8::1"
 
 // parsed reads a string; want describes the string.
 func parsed[T any](want string, parse func(text string) (T, error)) func(*yaml.Node) (any, error) {
