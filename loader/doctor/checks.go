@@ -4,8 +4,8 @@ package doctor
 
 import (
 	"replypath/loader/doctor/checks"
-	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/snapshot"
+	"replypath/loader/finding"
 	"replypath/loader/flows"
 )
 

@@ -9,9 +9,9 @@ import (
 	"strings"
 	"testing"
 
-	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/remedy"
 	"replypath/loader/doctor/snapshot"
+	"replypath/loader/finding"
 	"replypath/test/await"
 	"replypath/test/testhost"
 )

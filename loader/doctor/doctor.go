@@ -14,10 +14,10 @@ import (
 	"fmt"
 	"slices"
 
-	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/gather"
 	"replypath/loader/doctor/remedy"
 	"replypath/loader/doctor/snapshot"
+	"replypath/loader/finding"
 	"replypath/loader/pins"
 	"replypath/loader/status"
 )

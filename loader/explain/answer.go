@@ -19,7 +19,7 @@ import (
 	"replypath/loader/config"
 	"replypath/loader/counters"
 	"replypath/loader/datapath"
-	"replypath/loader/doctor/finding"
+	"replypath/loader/finding"
 	"replypath/loader/flows"
 )
 

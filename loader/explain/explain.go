@@ -11,7 +11,7 @@ import (
 	"slices"
 
 	"replypath/bpf"
-	"replypath/loader/doctor/finding"
+	"replypath/loader/finding"
 	"replypath/loader/flows"
 	"replypath/loader/hostsettings"
 	"replypath/loader/pins"

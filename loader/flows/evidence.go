@@ -16,7 +16,7 @@ import (
 	"replypath/bpf"
 	"replypath/loader/config"
 	"replypath/loader/datapath"
-	"replypath/loader/doctor/finding"
+	"replypath/loader/finding"
 	"replypath/loader/pins"
 	"replypath/loader/sockets"
 )

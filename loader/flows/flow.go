@@ -14,7 +14,7 @@ import (
 
 	"replypath/bpf"
 	"replypath/loader/datapath"
-	"replypath/loader/doctor/finding"
+	"replypath/loader/finding"
 )
 
 // Flow is an inbound flow as the operator sees it. The JSON names are fixed.

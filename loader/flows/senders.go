@@ -16,7 +16,7 @@ import (
 	"replypath/bpf"
 	"replypath/loader/datapath"
 	"replypath/loader/discover/dump"
-	"replypath/loader/doctor/finding"
+	"replypath/loader/finding"
 	"replypath/loader/pins"
 )
 

@@ -14,8 +14,8 @@ import (
 	"replypath/loader/config"
 	"replypath/loader/discover"
 	"replypath/loader/discover/dump"
-	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/snapshot"
+	"replypath/loader/finding"
 	"replypath/loader/kernelroute"
 	"replypath/loader/netfilter"
 )

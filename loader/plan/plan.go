@@ -12,9 +12,9 @@ import (
 	"time"
 
 	"replypath/loader/doctor"
-	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/gather"
 	"replypath/loader/doctor/snapshot"
+	"replypath/loader/finding"
 	"replypath/loader/hostsettings"
 	"replypath/loader/pins"
 	"replypath/loader/status"

@@ -15,8 +15,8 @@ import (
 	"replypath/loader/discover"
 	"replypath/loader/discover/dump"
 	"replypath/loader/doctor/checks"
-	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/snapshot"
+	"replypath/loader/finding"
 	"replypath/loader/flows"
 	"replypath/loader/pins"
 )

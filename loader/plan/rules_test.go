@@ -12,8 +12,8 @@ import (
 
 	"replypath/loader/config"
 	"replypath/loader/discover/dump"
-	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/snapshot"
+	"replypath/loader/finding"
 	"replypath/loader/flows"
 	"replypath/loader/kernelroute"
 	"replypath/loader/netfilter"

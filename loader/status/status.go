@@ -11,7 +11,7 @@ import (
 	"replypath/bpf"
 	"replypath/loader/counters"
 	"replypath/loader/discover"
-	"replypath/loader/doctor/finding"
+	"replypath/loader/finding"
 	"replypath/loader/flows"
 	"replypath/loader/pins"
 )

@@ -11,7 +11,7 @@ import (
 	"unicode/utf8"
 
 	"replypath/loader/config"
-	"replypath/loader/doctor/finding"
+	"replypath/loader/finding"
 	"replypath/loader/flows"
 )
 

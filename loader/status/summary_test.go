@@ -8,7 +8,7 @@ import (
 	"unicode/utf8"
 
 	"replypath/loader/counters"
-	"replypath/loader/doctor/finding"
+	"replypath/loader/finding"
 	"replypath/loader/flows"
 )
 

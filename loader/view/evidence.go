@@ -8,7 +8,7 @@ import (
 
 	"replypath/bpf"
 	"replypath/loader/counters"
-	"replypath/loader/doctor/finding"
+	"replypath/loader/finding"
 	"replypath/loader/flows"
 	"replypath/metrics"
 )

@@ -17,7 +17,7 @@ import (
 	"replypath/loader/config"
 	"replypath/loader/counters"
 	"replypath/loader/datapath"
-	"replypath/loader/doctor/finding"
+	"replypath/loader/finding"
 	"replypath/loader/flows"
 	"replypath/loader/hostsettings"
 	"replypath/loader/pins"

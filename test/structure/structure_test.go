@@ -71,6 +71,15 @@ func TestImports(t *testing.T) {
 	}
 }
 
+// TestDaemonIsNoDoctor: nothing of doctor is in what the daemon runs.
+func TestDaemonIsNoDoctor(t *testing.T) {
+	deps, err := exec.Command("go", "list", "-deps", "replypath/loader").Output()
+	await.Must(t, err)
+	if i := strings.Index(string(deps), "replypath/loader/doctor"); i >= 0 || len(deps) == 0 {
+		t.Errorf("loader imports %q", string(deps)[max(0, i):])
+	}
+}
+
 // unlinked are packages that serve tests and generators, and have no business in a program that runs as root.
 var unlinked = []string{
 	"replypath/test", "testing", "net/http/pprof", "github.com/gopacket/gopacket",

@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"replypath/loader/doctor/finding"
+	"replypath/loader/finding"
 	"replypath/loader/pins"
 )
 

@@ -13,7 +13,7 @@ import (
 	"replypath/cmd/replypath/cli"
 	"replypath/cmd/replypath/output"
 	"replypath/loader/doctor"
-	"replypath/loader/doctor/finding"
+	"replypath/loader/finding"
 )
 
 // Examine looks at a host; see doctor.Examine.

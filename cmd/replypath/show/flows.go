@@ -14,7 +14,7 @@ import (
 
 	"replypath/cmd/replypath/cli"
 	"replypath/cmd/replypath/output"
-	"replypath/loader/doctor/finding"
+	"replypath/loader/finding"
 	"replypath/loader/flows"
 )
 

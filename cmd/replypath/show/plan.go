@@ -19,8 +19,8 @@ import (
 
 	"replypath/cmd/replypath/cli"
 	"replypath/cmd/replypath/output"
-	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/snapshot"
+	"replypath/loader/finding"
 	"replypath/loader/plan"
 )
 

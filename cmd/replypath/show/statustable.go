@@ -11,7 +11,7 @@ import (
 
 	"replypath/cmd/replypath/output"
 	"replypath/loader/config"
-	"replypath/loader/doctor/finding"
+	"replypath/loader/finding"
 	"replypath/loader/flows"
 	"replypath/loader/status"
 )

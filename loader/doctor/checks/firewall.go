@@ -7,8 +7,8 @@ import (
 	"slices"
 	"strings"
 
-	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/snapshot"
+	"replypath/loader/finding"
 	"replypath/loader/netfilter"
 )
 

@@ -18,9 +18,9 @@ import (
 
 	"replypath/loader/config"
 	"replypath/loader/discover"
-	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/remedy"
 	"replypath/loader/doctor/snapshot"
+	"replypath/loader/finding"
 	"replypath/loader/hostsettings"
 	"replypath/loader/kernel"
 	"replypath/loader/pins"

@@ -18,9 +18,9 @@ import (
 	"replypath/bpf"
 	"replypath/loader/config"
 	"replypath/loader/discover"
-	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/remedy"
 	"replypath/loader/doctor/snapshot"
+	"replypath/loader/finding"
 	"replypath/loader/flows"
 	"replypath/loader/nexthop"
 )

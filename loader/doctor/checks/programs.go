@@ -6,8 +6,8 @@ import (
 	"slices"
 
 	"replypath/loader/discover"
-	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/snapshot"
+	"replypath/loader/finding"
 )
 
 // XDPPrograms finds programs that see frames before TC does.

@@ -12,9 +12,9 @@ import (
 
 	"replypath/loader/discover"
 	"replypath/loader/discover/dump"
-	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/remedy"
 	"replypath/loader/doctor/snapshot"
+	"replypath/loader/finding"
 )
 
 // DefaultRoutes finds a family without a default route, or with one that

@@ -7,8 +7,8 @@ import (
 	"testing"
 
 	"replypath/loader/config"
-	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/snapshot"
+	"replypath/loader/finding"
 	"replypath/loader/status"
 	"replypath/test/testhost"
 )

@@ -13,8 +13,8 @@ import (
 
 	"replypath/loader/config"
 	"replypath/loader/discover"
-	"replypath/loader/doctor/finding"
 	"replypath/loader/doctor/snapshot"
+	"replypath/loader/finding"
 	"replypath/loader/pins"
 )
 
