@@ -292,6 +292,7 @@ func (w *walk) watch() {
 		return w.prom.LackedSeries("rate(replypath_lost_packets_total[5m]) > 0.02", "{{reason}}") // as the alert has it
 	})
 	await.Must(w.t, thief.Close())
+	traffic.Ask(w.t, c) // what fails now is in the way of a plan
 	asked := w.expressions("8. Watch", 5)
 	w.wantInstances(asked[1], host, w.servers[2]) // the rule of the other still does its work
 	w.wantInstances(asked[2], host)

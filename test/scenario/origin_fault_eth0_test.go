@@ -33,7 +33,10 @@ var eth0Faults = []eth0Fault{
 	{name: "carrier lost", begin: func(t *testing.T, s *topology.S1, _ *product.Product) {
 		await.Must(t, s.B.Eth0.Peer().SetDown())
 		awaitNoCarrier(t, s.B.Eth0)
-	}, end: func(t *testing.T, s *topology.S1, _ *product.Product) { setUpAgain(t, s.B.Eth0.Peer()) }},
+	}, end: func(t *testing.T, s *topology.S1, p *product.Product) {
+		setUpAgain(t, s.B.Eth0.Peer())
+		awaitGateways(t, p, "eth0", "held", false) // until then what is opened by it is refused
+	}},
 	{name: "set down", noRoute: true, begin: func(t *testing.T, s *topology.S1, _ *product.Product) {
 		await.Must(t, s.B.Eth0.SetDown())
 	}, end: func(t *testing.T, s *topology.S1, _ *product.Product) {
