@@ -28,8 +28,8 @@ import (
 // and not refused. Frames that leave with a tag by the parent of a VLAN device pass the programs of the VLAN alone. A
 // gateway that answers IPv6 without the Override flag is heeded after 35 s at most (withoutMACEvery).
 //
-// That is done only to the one gateway of a family's default routes, by IPv4 of those of the smallest metric. Where
-// there are others, the kernel may choose among them by the state of their entries (rt6_check_neigh() in
+// That is done only to the one gateway of a family's default routes, by IPv4 of those of the smallest metric, and without a
+// carrier to all of the one interface by which these lead. Where there are others, the kernel may choose among them by the state of their entries (rt6_check_neigh() in
 // net/ipv6/route.c, fib_detect_death() in net/ipv4/fib_semantics.c).
 
 // onlyGateways returns those beside which the default routes of their families have no other next hop, but for those that the

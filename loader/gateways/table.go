@@ -128,8 +128,8 @@ func (t *Table) Next() time.Time {
 	return next
 }
 
-// CarrierLost has what waits for a gateway's MAC go where the carrier of its interface is gone. On egress replies are
-// moved to the interfaces of their flows; everything else is lost, as without.
+// CarrierLost holds the gateways of an interface whose carrier is gone: the kernel has dropped their entries. What waits for
+// one that may not be held goes: replies are moved to the interfaces of their flows, everything else is lost, as without.
 func (t *Table) CarrierLost(device int) error {
 	var errs []error
 	for _, g := range t.gateways {
@@ -138,11 +138,13 @@ func (t *Table) CarrierLost(device int) error {
 		}
 		state, err := nexthop.StateNow(g.Gateway)
 		switch {
-		case err != nil || state != nexthop.StateIncomplete:
+		case err != nil || nexthop.Usable(state):
 			errs = append(errs, err)
 		case t.host.mayHold(g):
 			t.hold(g)
-		default:
+			t.records.write()
+			errs = append(errs, t.host.Save())
+		case state == nexthop.StateIncomplete:
 			errs = append(errs, unlessGone(t.waiting.release(g)))
 		}
 	}
