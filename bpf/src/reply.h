@@ -115,7 +115,7 @@ static __noinline void count_lost(struct __sk_buff *skb, struct handover *handov
 	if (handover->may_leave_unseen)
 		return;
 	flow = handover->table >= TABLE_ORIGINATED ? NULL : find_digest(handover->digest, handover->table);
-	if (flow && (!flow->left || (__s32)(sent - flow->left) >= -LEFT_TICKS)) /* none has left since */
+	if (flow && (!flow->left || (__s32)(sent - (flow->left & -LEFT_TICKS)) >= LEFT_TICKS)) /* else one may have left since */
 		flow->left = (sent & -LEFT_TICKS) | outcome;
 	count_pair(skb, pair, outcome, handover->packets, false);
 	count = find_slot(with_outcome(pair, outcome));
