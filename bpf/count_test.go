@@ -141,6 +141,23 @@ func TestArrivalMissing(t *testing.T) {
 	}
 }
 
+// TestArrivalMissingAndNext: a reply that left by another processor, in the same second, is heeded before one that was lost.
+func TestArrivalMissingAndNext(t *testing.T) {
+	eachReply(t, func(t *testing.T, b *bed, n network, m message) {
+		b.handOver(n, m)
+		const ticks = uint32(bpf.DatapathTickLEFT_TICKS)
+		flow := *b.found(n, m)
+		flow.Left = b.ago(0)&^(ticks-1) | uint32(outcomeCorrected)
+		if _, isTCP := m.(tcp); isTCP {
+			b.put(establishedFlow(flow))
+		} else {
+			b.put(connectionlessFlow(flow))
+		}
+		b.perform(egress(b.production, n.out(b.production, m)))
+		b.wantLeft(n, m, outcomeCorrected)
+	})
+}
+
 // TestArrivalUnseen: what was moved to an interface that has no program of ours yet is not taken for lost.
 func TestArrivalUnseen(t *testing.T) {
 	eachReply(t, func(t *testing.T, b *bed, n network, m message) {

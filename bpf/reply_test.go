@@ -140,13 +140,8 @@ func (b *bed) wantStays(n network, m message, reason bpf.DatapathOutcome) {
 // wantLeft wants a flow to tell what became of its last packet, just now, and the counter of that to tell when.
 func (b *bed) wantLeft(n network, m message, outcome bpf.DatapathOutcome) {
 	b.t.Helper()
-	table := b.Connectionless
-	if _, isTCP := m.(tcp); isTCP {
-		table = b.Established
-	}
-	flow, err := table.Find(b.Seeds.Digest(n.tuple(m)))
-	b.must(err)
 	const ticks = uint32(bpf.DatapathTickLEFT_TICKS)
+	flow := b.found(n, m)
 	if now := b.ago(0); flow.Left%ticks != uint32(outcome) || now-flow.Left/ticks*ticks > 10*ticks {
 		b.t.Errorf("at tick %#x the last packet left at %#x, want outcome %d", now, flow.Left, outcome)
 	}
@@ -155,6 +150,18 @@ func (b *bed) wantLeft(n network, m message, outcome bpf.DatapathOutcome) {
 			b.t.Errorf("at tick %#x the last packet was counted at %#x", now, s.Count.Last)
 		}
 	}))
+}
+
+// found is the flow of a message that is answered.
+func (b *bed) found(n network, m message) *bpf.DatapathFlow {
+	b.t.Helper()
+	table := b.Connectionless
+	if _, isTCP := m.(tcp); isTCP {
+		table = b.Established
+	}
+	flow, err := table.Find(b.Seeds.Digest(n.tuple(m)))
+	b.must(err)
+	return flow
 }
 
 // readdresses is the effect of a reply that the kernel sends by the right interface to the wrong neighbour.
