@@ -137,15 +137,18 @@ type Gathering struct {
 	listening map[uint16][]netip.Addr               // where TCP sockets do, by port
 	came      map[uint16]*came
 	ends      map[askedBy]*asked
-	serves    map[End]bool // somebody was answered there within a day
-	had       map[uint16]Had
+	serves    map[End]bool                        // somebody was answered there within a day
 	own       map[netip.Addr]bpf.DatapathOwnFlags // what ownOf has said
 }
 
-// came are the requests by an interface, and how many of those that were answered began in which second of Window.
+// came are the requests by an interface, how long ago the first began and the last was heard, and how many of those that were
+// answered began in which second of Window.
 type came struct {
 	Recent
-	began [Window / time.Second]uint32
+	had         Had
+	isAny       bool
+	first, last time.Duration
+	began       [Window / time.Second]uint32
 }
 
 // askedBy is an own end by the id of the interface that it is asked by.
@@ -195,7 +198,7 @@ func Gather(since func(tick uint32) time.Duration, maps *bpf.Maps) (*Gathering, 
 func newGathering(since func(tick uint32) time.Duration, listening map[uint16][]netip.Addr, ownOf func(netip.Addr) bpf.DatapathOwnFlags) *Gathering {
 	return &Gathering{
 		since: since, at: time.Now(), ownOf: ownOf, listening: listening, came: make(map[uint16]*came), ends: make(map[askedBy]*asked),
-		serves: make(map[End]bool), had: make(map[uint16]Had), own: make(map[netip.Addr]bpf.DatapathOwnFlags),
+		serves: make(map[End]bool), own: make(map[netip.Addr]bpf.DatapathOwnFlags),
 	}
 }
 
@@ -208,8 +211,9 @@ func (g *Gathering) Add(f *bpf.DatapathFlow, in bpf.DatapathTable) {
 	}
 	request := askedBy{f.Interface, End{netip.AddrPortFrom(datapath.Address(f.Tuple.Self), datapath.Port(f.Tuple.SelfPort)), f.Tuple.Protocol}}
 	answered := f.Left != 0 && (in == bpf.DatapathTableTABLE_ESTABLISHED || isAnswered(f)) // by more than a refusal
+	by := g.cameBy(f.Interface)
 	if answered {
-		g.noteHad(&request, heard)
+		g.noteHad(by, &request, heard)
 	}
 	left := g.since(f.Left &^ (ticks - 1))
 	switch {
@@ -220,7 +224,7 @@ func (g *Gathering) Add(f *bpf.DatapathFlow, in bpf.DatapathTable) {
 	case answered && left-heard > silentTime && !f.IsClosing() && !isEcho(f):
 		g.unanswered(&request, f, waiting{began: left, heard: heard}) // since its last reply
 	default:
-		g.replied(f, bpf.DatapathOutcome(f.Left%ticks), began, heard, left)
+		by.replied(bpf.DatapathOutcome(f.Left%ticks), began, heard, left)
 		if answered && f.Tuple.Protocol == unix.IPPROTO_TCP {
 			g.answer(&request, began)
 		} else if answered {
@@ -230,8 +234,8 @@ func (g *Gathering) Add(f *bpf.DatapathFlow, in bpf.DatapathTable) {
 }
 
 // replied counts a request whose last reply left so long ago.
-func (g *Gathering) replied(f *bpf.DatapathFlow, outcome bpf.DatapathOutcome, began, heard, left time.Duration) {
-	r := g.of(f.Interface, began, heard)
+func (r *came) replied(outcome bpf.DatapathOutcome, began, heard, left time.Duration) {
+	r.counts(began, heard)
 	if began < Window {
 		r.began[began/time.Second]++
 	}
@@ -258,27 +262,28 @@ func isEcho(f *bpf.DatapathFlow) bool {
 	return f.Tuple.Protocol == unix.IPPROTO_ICMP || f.Tuple.Protocol == unix.IPPROTO_ICMPV6
 }
 
-// of is where a request by an interface counts, that began and was heard so long ago.
-func (g *Gathering) of(by uint16, began, heard time.Duration) *came {
-	r := g.cameBy(by)
-	r.note(new(g.at.Add(-began)), new(g.at.Add(-heard)))
-	return r
+// counts notes a request that began and was heard so long ago.
+func (r *came) counts(began, heard time.Duration) {
+	if !r.isAny {
+		r.isAny, r.first, r.last = true, began, heard
+	}
+	r.first, r.last = max(r.first, began), min(r.last, heard)
 }
 
 func (g *Gathering) cameBy(by uint16) *came {
-	if g.came[by] == nil {
-		g.came[by] = &came{}
+	r := g.came[by]
+	if r == nil {
+		r = &came{}
+		g.came[by] = r
 	}
-	return g.came[by]
+	return r
 }
 
 // noteHad notes that somebody was answered within a day.
-func (g *Gathering) noteHad(request *askedBy, heard time.Duration) {
-	had := g.had[request.by]
-	if had.Flows++; had.Flows == 1 || heard < had.last {
-		had.Self, had.last = request.Self.Addr(), heard
+func (g *Gathering) noteHad(by *came, request *askedBy, heard time.Duration) {
+	if by.had.Flows++; by.had.Flows == 1 || heard < by.had.last {
+		by.had.Self, by.had.last = request.Self.Addr(), heard
 	}
-	g.had[request.by] = had
 	if len(g.serves) < mostEnds {
 		g.serves[request.End] = true
 	}
@@ -346,7 +351,7 @@ func (g *Gathering) isTaken(e End) bool {
 
 // Evidence concludes.
 func (g *Gathering) Evidence() *Evidence {
-	e := &Evidence{make(map[uint16]Recent), make(map[uint16][]Unanswered), g.had}
+	e := &Evidence{make(map[uint16]Recent), make(map[uint16][]Unanswered), make(map[uint16]Had)}
 	for request, a := range g.ends {
 		switch {
 		case a.count == 0:
@@ -356,7 +361,7 @@ func (g *Gathering) Evidence() *Evidence {
 			continue
 		}
 		for _, w := range a.waiting {
-			g.of(request.by, w.began, w.heard)
+			g.came[request.by].counts(w.began, w.heard)
 		}
 		g.came[request.by].Unanswered += a.count
 		if u := a.since(request.End, g.at); u.Count > 0 {
@@ -364,7 +369,10 @@ func (g *Gathering) Evidence() *Evidence {
 		}
 	}
 	for by, c := range g.came {
-		e.Recent[by] = c.Recent
+		if c.isAny {
+			c.note(new(g.at.Add(-c.first)), new(g.at.Add(-c.last)))
+		}
+		e.Recent[by], e.Had[by] = c.Recent, c.had
 		list := e.Unanswered[by]
 		for n := range list {
 			for _, answered := range c.began[:min(max(g.at.Sub(list[n].First), 0), Window)/time.Second] {
